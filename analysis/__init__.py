@@ -1,0 +1,1 @@
+"""Scaling-law analysis: from a table of (parameters, tokens, loss) to a ratio that can be trusted."""

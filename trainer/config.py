@@ -1,0 +1,155 @@
+"""The whole description of one training run, and its identity.
+
+`TrainConfig` holds what can change the loss and nothing else; its hash is the trial's identity.
+`RunOptions` holds where and how the run executes: folders, device, threads, intervals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.shapes import ModelShape
+
+TRAINER_VERSION = 1
+"""Raised whenever a change to the trainer changes losses beyond the last bits."""
+
+Schedule = Literal["cosine", "wsd"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW and its numbers, resolved for this run."""
+
+    name: Literal["adamw"] = "adamw"
+    """Optimiser; losses of different optimisers never share a fit."""
+    learning_rate: float
+    """Peak learning rate."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.95
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.1
+    """Decoupled decay of matrices; norms, biases and embeddings have none."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm; 0 turns clipping off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """Learning rate over the run, as a multiple of the peak."""
+
+    name: Schedule = "cosine"
+    """`cosine`: warmup, then half a cosine to the floor. `wsd`: warmup, stable, cooldown."""
+    warmup_steps: int = 0
+    """Linear warmup, steps."""
+    cooldown_steps: int = 0
+    """`wsd` only: length of the (1 - sqrt) cooldown, steps."""
+    floor: float = 0.0
+    """Last multiple of the peak."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One planned run: what can change its loss, with every rule already evaluated."""
+
+    shape: ModelShape
+    """The model."""
+    data_digest: str
+    """SHA-256 of the token files and tokenizer (`trainer.data` manifest)."""
+    steps: int
+    """Optimiser steps."""
+    batch_sequences: int
+    """Sequences of `shape.context` tokens per step, over all devices."""
+    validation_tokens: int
+    """Held-out tokens evaluated at the end: the same for every trial of a sweep."""
+    seed: int
+    """Seeds initialisation, data order and dropout."""
+    optimizer: OptimizerConfig
+    """Optimiser and its numbers."""
+    schedule: ScheduleConfig
+    """Learning-rate schedule."""
+    precision: Precision = "fp32"
+    """Arithmetic of the forward and backward pass; evaluation is always fp32."""
+    trainer_version: int = TRAINER_VERSION
+    """Semantic version of the trainer."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens per optimiser step."""
+        return self.batch_sequences * self.shape.context
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens D of the whole run."""
+        return self.steps * self.batch_tokens
+
+    @property
+    def trial_id(self) -> str:
+        """Identity of the run: the first 16 hex digits of the SHA-256 of its canonical JSON."""
+        return _digest(dataclasses.asdict(self))
+
+    @property
+    def trajectory_id(self) -> str:
+        """Identity of what two runs of different length can share before any cooldown.
+
+        Runs with one trajectory share initialisation, data order, batch, peak learning rate and
+        warmup; with a `wsd` schedule they share their weights up to the earlier cooldown. A
+        `cosine` run depends on its own length from the first step, so its trajectory is its own.
+        """
+        record = dataclasses.asdict(self)
+        if self.schedule.name == "wsd":
+            del record["steps"], record["validation_tokens"]
+            del record["schedule"]["cooldown_steps"], record["schedule"]["floor"]
+        return _digest(record)
+
+    def to_json(self) -> str:
+        """Canonical, readable JSON of the configuration."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """Inverse of `to_json`.
+
+        Raises:
+            TypeError: when a field is missing or unknown.
+        """
+        record: dict[str, Any] = json.loads(text)
+        return cls(
+            **{
+                **record,
+                "shape": ModelShape(**record["shape"]),
+                "optimizer": OptimizerConfig(**record["optimizer"]),
+                "schedule": ScheduleConfig(**record["schedule"]),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """How a run executes; nothing in here changes the loss beyond its last bits."""
+
+    data_dir: Path
+    """Folder with the token files and their manifest."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    threads: int = 1
+    """CPU threads of this process."""
+    checkpoint_every_s: float = 30.0
+    """Seconds between checkpoints; 0 turns them off."""
+    log_points: int = 200
+    """Number of lines in `metrics.jsonl`, evenly spaced over the steps."""
+    micro_batch_sequences: int = 0
+    """Sequences per forward pass; 0: the whole batch at once."""
+
+
+def _digest(record: dict[str, Any]) -> str:
+    canonical = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Text to tokens on disk: corpora, tokenizers and memory-mapped token files."""

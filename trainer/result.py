@@ -1,0 +1,88 @@
+"""What one trial leaves behind: `RunResult`, stored as `result.json` in the trial's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class RunStatus(StrEnum):
+    """How a trial ended."""
+
+    COMPLETED = "completed"
+    """Every planned token was seen and the final loss is finite."""
+    DIVERGED = "diverged"
+    """The loss became non-finite; the trial is over and its loss is no datum."""
+    FAILED = "failed"
+    """An error that a retry cannot cure; `message` says which."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """The record of one finished trial."""
+
+    trial_id: str
+    """Hash of everything that can change the loss (`TrainConfig.trial_id`)."""
+    status: RunStatus
+    """How the trial ended."""
+    message: str = ""
+    """Why, when the status is not `completed`."""
+    loss: float | None = None
+    """Held-out cross-entropy after the last step, nats per token; None unless completed."""
+    loss_se: float | None = None
+    """Standard error of `loss` over the held-out sequences, nats per token."""
+    bpb: float | None = None
+    """Held-out bits per byte of the same text."""
+    train_loss: float | None = None
+    """Mean training loss over the last tenth of the run, nats per token."""
+    tokens: int = 0
+    """Training tokens seen by the finished model (replayed tokens count once)."""
+    steps: int = 0
+    """Optimiser steps of the finished model."""
+    steps_executed: int = 0
+    """Optimiser steps really executed over all attempts, replayed ones included."""
+    flops: float = 0.0
+    """Training FLOPs of the finished model: tokens times exact FLOPs per token."""
+    wall_s: float = 0.0
+    """Seconds spent training and evaluating, summed over attempts (monotonic clock)."""
+    tokens_per_s: float = 0.0
+    """Training throughput of the last attempt, tokens per second."""
+    peak_memory_bytes: int = 0
+    """Peak memory of the process (CPU: resident set; GPU: allocated)."""
+    device: str = ""
+    """Hardware name."""
+    threads: int = 0
+    """CPU threads used: they change the last bits of a result."""
+    attempts: int = 1
+    """How many times the trial was started."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of the libraries that can change the last bits."""
+
+    def to_json(self) -> str:
+        """Serialise; floats round-trip exactly and non-finite ones are refused."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunResult:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: when the text is not a result of this version.
+        """
+        record: dict[str, Any] = json.loads(text)
+        names = {f.name for f in dataclasses.fields(cls)}
+        if set(record) != names:
+            missing, unknown = sorted(names - set(record)), sorted(set(record) - names)
+            raise ValueError(f"not a run result: missing {missing}, unknown {unknown}")
+        return cls(**{**record, "status": RunStatus(record["status"])})
+
+    @property
+    def is_datum(self) -> bool:
+        """Whether the loss may enter a fit."""
+        return (
+            self.status is RunStatus.COMPLETED and self.loss is not None and math.isfinite(self.loss)
+        )
