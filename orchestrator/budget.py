@@ -1,0 +1,414 @@
+"""The schema of `budget.yaml`: what a person asks for, checked, with every default visible.
+
+In: the text of a budget file. Out: a frozen `Budget`, or one `BadInput` that names every fault of
+the file with its line, column, and the valid keys or values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from orchestrator.errors import BadInput, Fault, nearest
+from orchestrator.units import Count, Flops, Seconds, parse_count
+from orchestrator.yaml_source import Path, Source, parse_yaml
+from trainer.recipe import LEARNING_RATE_RULES
+
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, value):
+        raise ValueError(
+            "must be 1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit, "
+            f"got `{value[:80]}`"
+        )
+    return value
+
+
+def _learning_rate(value: object) -> float | str:
+    if isinstance(value, str):
+        if value not in LEARNING_RATE_RULES:
+            hint = nearest(value, LEARNING_RATE_RULES)
+            raise ValueError(f"must be a number or the name of a rule, got `{value}`; {hint}")
+        return value
+    rate = parse_count(value)
+    if not 0 < rate <= 10:
+        raise ValueError(f"must be greater than 0 and at most 10, got {rate:g}")
+    return rate
+
+
+def _batch_tokens(value: object) -> float | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    tokens = parse_count(value)
+    if tokens < 1:
+        raise ValueError(f"must be `auto` or at least 1 token, got {tokens:g}")
+    return tokens
+
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+WholeNumber = Annotated[int, Field(ge=1)]
+LearningRate = Annotated[float | str, BeforeValidator(_learning_rate)]
+BatchTokens = Annotated[float | Literal["auto"], BeforeValidator(_batch_tokens)]
+
+
+class Spending(_Section):
+    """How much may be spent. Exactly one of `flops`, `gpu_hours`, `cpu_hours`, `gpus` + `wall_clock`."""
+
+    flops: Flops | None = None
+    """Total training compute of the sweep, FLOPs: 1e18, `2 EFLOP`."""
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """GPU-hours; turned into FLOPs by the throughput of this hardware."""
+    cpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """Core-hours; turned into FLOPs by the throughput of this hardware."""
+    gpus: Annotated[int, Field(ge=1)] | None = None
+    """Number of GPUs, together with `wall_clock`."""
+    wall_clock: Seconds | None = None
+    """How long they are yours, with a unit: 24h, 90min, 2d."""
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """Price of one GPU-hour (one core-hour on CPUs), in your currency; for the quotation only."""
+    reserve: Fraction = 0.05
+    """Share kept back for retries and evaluation."""
+
+    @model_validator(mode="after")
+    def _exactly_one_amount(self) -> Self:
+        given = [
+            name for name in ("flops", "gpu_hours", "cpu_hours") if getattr(self, name) is not None
+        ]
+        if self.gpus is not None or self.wall_clock is not None:
+            given.append("gpus + wall_clock")
+            if self.gpus is None or self.wall_clock is None:
+                raise ValueError("`gpus` and `wall_clock` must be given together")
+        if len(given) != 1:
+            found = ", ".join(given) or "none"
+            raise ValueError(
+                "exactly one of `flops`, `gpu_hours`, `cpu_hours` or `gpus` + `wall_clock` must be "
+                f"given, got {found}"
+            )
+        return self
+
+
+class Target(_Section):
+    """The training run that the answer is for."""
+
+    flops: Flops | None = None
+    """Compute of the run you are going to pay for; default: 10 times the largest level."""
+
+
+class Data(_Section):
+    """What the models learn from, and what they are judged on."""
+
+    corpus: str | Annotated[tuple[str, ...], Field(min_length=1)] = "embedded"
+    """`embedded` (this Python's standard-library source), a path, glob or list of files (text,
+    jsonl, parquet), `synthetic:<kind>`, or a Hugging Face dataset as `name` or `name:config`."""
+    text_column: str = "text"
+    """Column that holds the text, for jsonl, parquet and hub datasets."""
+    tokenizer: str = "byte"
+    """`byte`, `char`, `bpe:<vocabulary size>` (trained on the corpus), or a Hugging Face tokenizer
+    by name or local folder."""
+    validation: str | None = None
+    """Held-out text (path, or a hub split); default: a share of the corpus's documents."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Share of documents held out when `validation` is not given."""
+    validation_tokens: Count = 131072.0
+    """Held-out tokens that every trial is evaluated on."""
+
+
+class Model(_Section):
+    """The family of models whose size is varied."""
+
+    family: Literal["gpt", "llama"] = "llama"
+    """`gpt`: learned positions, LayerNorm, GELU, tied head. `llama`: rotary, RMSNorm, SwiGLU."""
+    context: Annotated[int, Field(ge=8, le=1_048_576)] = 1024
+    """Sequence length in tokens."""
+    position: Literal["none", "learned", "sinusoidal", "rotary"] | None = None
+    """Replaces the family's positions."""
+    norm: Literal["layernorm", "rmsnorm"] | None = None
+    """Replaces the family's normalisation."""
+    activation: Literal["relu", "gelu", "silu", "swiglu"] | None = None
+    """Replaces the family's non-linearity."""
+    tied_head: bool | None = None
+    """Replaces the family's choice of sharing embedding and head."""
+    shapes: tuple[Shape, ...] | None = None
+    """Explicit shapes to choose sizes from; default: a lattice of widths and depths."""
+
+
+class Shape(_Section):
+    """One shape of the lattice of sizes."""
+
+    d_model: WholeNumber
+    """Width."""
+    n_layer: WholeNumber
+    """Depth."""
+    n_head: WholeNumber
+    """Heads; must divide `d_model`."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.d_model % self.n_head:
+            low = self.d_model // self.n_head * self.n_head
+            near = [str(width) for width in (low, low + self.n_head) if width]
+            raise ValueError(
+                f"n_head must divide d_model, got d_model {self.d_model} and n_head {self.n_head}; "
+                f"nearest widths: {' and '.join(near)}"
+            )
+        return self
+
+
+class Training(_Section):
+    """How each model is trained. Rules are evaluated at every trial's own N and D."""
+
+    learning_rate: LearningRate = "byte_small"
+    """Peak learning rate: a number, or a rule by name (see `sweep plan --show-defaults`)."""
+    batch_tokens: BatchTokens = "auto"
+    """Tokens per step, or `auto`: 0.58 D^0.571 (Step Law, arXiv 2503.04715), at most D/2000."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """Learning-rate schedule; both end at the run's own D."""
+    warmup_fraction: Fraction = 0.05
+    """Share of the steps spent warming up."""
+    cooldown_fraction: Fraction = 0.2
+    """Share of the steps spent cooling down (`wsd`)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled weight decay of the matrices."""
+    beta1: Fraction = 0.9
+    """AdamW's first-moment decay."""
+    beta2: Fraction = 0.95
+    """AdamW's second-moment decay."""
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Largest global gradient norm; 0: no clipping."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of training; `auto`: bf16 on GPUs that have it, else fp32."""
+    min_steps: WholeNumber = 500
+    """A trial of fewer steps is refused: its loss would measure the warmup."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)] = (0,)
+    """Every trial is run once per seed."""
+
+
+class Design(_Section):
+    """Which (N, D) points the budget is spent on."""
+
+    kind: Literal["isoflop"] = "isoflop"
+    """`isoflop`: levels of equal compute, several sizes in each, re-centred level by level."""
+    levels: Annotated[int, Field(ge=1, le=20)] | tuple[Flops, ...] = 4
+    """Number of levels (their compute follows from the budget), or the levels themselves, FLOPs."""
+    level_factor: Annotated[float, Field(gt=1, le=100)] = 3.1622776601683795
+    """Compute ratio between neighbouring levels."""
+    sizes: Annotated[int, Field(ge=3, le=50)] = 7
+    """Model sizes per level; 5 or more let a parabola be judged."""
+    span: Annotated[float, Field(gt=1, le=100)] = 4.0
+    """Sizes reach from centre / span to centre * span."""
+    tokens_per_parameter: Annotated[float, Field(gt=0, le=1e6)] = 20.0
+    """Where the first level is centred; later ones follow the measurements. About 20 for BPE
+    tokens, about 100 for bytes."""
+
+    @model_validator(mode="after")
+    def _levels_ascend(self) -> Self:
+        if isinstance(self.levels, tuple):
+            if not self.levels:
+                raise ValueError("`levels` must name at least one compute level")
+            if list(self.levels) != sorted(set(self.levels)):
+                raise ValueError("`levels` must ascend and differ, cheapest first")
+        return self
+
+
+class Execution(_Section):
+    """Where trials run. Nothing in here changes a loss."""
+
+    executor: Literal["ray", "inline"] = "ray"
+    """`ray`: Ray Tune workers. `inline`: one after the other in this process."""
+    address: str | None = None
+    """Address of a running Ray cluster; default: a private one on this machine."""
+    slots: Annotated[int, Field(ge=1)] | None = None
+    """Trials at a time; default: what the resources allow."""
+    cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
+    """CPU cores of one trial."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of one trial, fractions allowed; default: 1 where there is a GPU, else 0."""
+    checkpoint_every: Seconds = 30.0
+    """Time between checkpoints: what a lost worker can cost at most."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+    """How often a trial whose worker died is started again."""
+
+
+class Tracking(_Section):
+    """MLflow, a projection of the sweep's journal."""
+
+    enabled: bool = True
+    """Whether runs are projected at all; `sweep sync` can do it later."""
+    uri: str | None = None
+    """Tracking URI; default: `sqlite` in the outputs folder."""
+    experiment: str = "isosweep"
+    """Name of the MLflow experiment."""
+
+
+class Budget(_Section):
+    """A whole budget file."""
+
+    name: Annotated[str, AfterValidator(_name)]
+    """Name of the sweep and of its folder."""
+    budget: Spending
+    """How much may be spent."""
+    target: Target = Target()
+    """The run that the answer is for."""
+    data: Data = Data()
+    """What the models learn from."""
+    model: Model = Model()
+    """The family of models."""
+    training: Training = Training()
+    """How each model is trained."""
+    design: Design = Design()
+    """Which points the budget is spent on."""
+    run: Execution = Execution()
+    """Where trials run."""
+    tracking: Tracking = Tracking()
+    """MLflow."""
+
+    def science(self) -> dict[str, Any]:
+        """Everything that can change which trials are planned or what they measure."""
+        record = self.model_dump(mode="json", exclude={"name", "run", "tracking"})
+        record["budget"].pop("price_per_hour")
+        return record
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `science()`: equal digests plan the same trials from the same measurements."""
+        text = json.dumps(self.science(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+Model.model_rebuild()
+Budget.model_rebuild()
+
+
+def parse_budget(text: str, *, file: str = "budget.yaml") -> Budget:
+    """Read a budget.
+
+    Args:
+        text: the YAML text.
+        file: the name to print in front of places.
+
+    Raises:
+        BadInput: with every fault of the file.
+    """
+    source = parse_yaml(text, file=file)
+    try:
+        return Budget.model_validate(source.value)
+    except ValidationError as error:
+        raise BadInput(_faults(error, source)) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a budget file, for editors."""
+    schema = Budget.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Isosweep budget"
+    return schema
+
+
+def changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    """Lines `key: old -> new` for every leaf in which two `science()` records differ."""
+    lines = []
+    for key in sorted(set(before) | set(after)):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += changed_keys(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {json.dumps(old)} -> {json.dumps(new)}")
+    return lines
+
+
+def _faults(error: ValidationError, source: Source) -> list[Fault]:
+    faults: dict[tuple[str, str], Fault] = {}
+    for item in error.errors(include_url=False):
+        path = tuple(part for part in item["loc"] if _is_key(part, source))
+        fault = _fault(item["type"], item, path, source)
+        faults.setdefault((fault.place, fault.rule), fault)
+    return sorted(faults.values(), key=lambda fault: _order(fault.place))
+
+
+def _is_key(part: str | int, source: Source) -> bool:
+    """Whether pydantic's location part is a key of the file (not the tag of a union member)."""
+    return isinstance(part, int) or not re.search(r"[\[(]|^(tuple|float|int|str|literal)$", part)
+
+
+def _fault(kind: str, item: Any, path: Path, source: Source) -> Fault:
+    dotted = ".".join(map(str, path)) or "the file"
+    place, excerpt = source.place(path), source.excerpt(path)
+    if kind == "extra_forbidden":
+        return Fault(
+            code="SWP-1101",
+            rule=f"`{dotted}` is no key of a budget",
+            place=place,
+            excerpt=excerpt,
+            remedy=nearest(str(path[-1]), _valid_keys(path[:-1])),
+        )
+    if kind == "missing":
+        return Fault(
+            code="SWP-1102",
+            rule=f"`{dotted}` must be given",
+            place=place,
+            remedy=f"add `{path[-1]}:`; `sweep init` writes a complete example",
+        )
+    got = item["input"]
+    message = item["msg"].removeprefix("Value error, ")
+    if "got" not in message and not isinstance(got, dict):
+        message = f"{message[:1].lower()}{message[1:]}, got {got!r}"
+    return Fault(
+        code="SWP-1103" if kind != "value_error" else "SWP-1104",
+        rule=f"`{dotted}`: {message}",
+        place=place,
+        excerpt=excerpt,
+        remedy=_description(path) or "see `sweep plan --show-defaults`",
+    )
+
+
+def _valid_keys(path: Path) -> list[str]:
+    model = _section(path)
+    return list(model.model_fields) if model else []
+
+
+def _description(path: Path) -> str:
+    model = _section(path[:-1]) if path else None
+    if model is None or str(path[-1]) not in model.model_fields:
+        section = _section(path)
+        return " ".join((section.__doc__ or "").split()) if section and path else ""
+    return " ".join((model.model_fields[str(path[-1])].description or "").split())
+
+
+def _section(path: Path) -> type[BaseModel] | None:
+    model: type[BaseModel] = Budget
+    for part in path:
+        if part == "shapes" or isinstance(part, int):
+            model = Shape
+            continue
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return None
+        if not issubclass(field.annotation, BaseModel):
+            return None
+        model = field.annotation
+    return model
+
+
+def _order(place: str) -> tuple[int, int]:
+    numbers = re.findall(r":(\d+)", place)
+    return (int(numbers[-2]), int(numbers[-1])) if len(numbers) >= 2 else (0, 0)

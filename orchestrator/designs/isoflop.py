@@ -1,0 +1,129 @@
+"""The isoFLOP design: levels of equal compute, several sizes in each, re-centred as it learns.
+
+In: the design's settings, the money, and what has been measured so far. Out: the levels and, for
+each, the sizes N to train. Chinchilla's approach 2 (Hoffmann et al. 2022, arXiv 2203.15556,
+section 3.2) lays the same slices; it keeps one list of sizes for all of them, whose centre then
+drifts away from the optimum, the largest bias of that approach (Czech et al. 2026,
+arXiv 2603.22339). Here each level is centred where the levels below it found their minimum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.budget import Design
+
+MAX_STEP = math.log(4.0)
+"""A level's centre moves at most this far in ln N from the centre before it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """One finished trial as the design sees it."""
+
+    level: int
+    """Level, from 1."""
+    params: float
+    """N, matmul parameters."""
+    tokens: float
+    """D, tokens."""
+    loss: float
+    """Held-out loss, nats per token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Centre:
+    """Where a level's sizes are centred, and why."""
+
+    tokens_per_parameter: float
+    """D/N at the centre."""
+    reason: str
+    """What it rests on."""
+
+
+def level_flops(design: Design, spendable: float, seeds: int) -> tuple[float, ...]:
+    """Compute of one trial in each level, ascending, FLOPs.
+
+    Given levels are taken as they are; a number of levels is laid out so that they cost
+    `spendable` in all, a factor apart, and rounded down to two digits.
+    """
+    if isinstance(design.levels, tuple):
+        return design.levels
+    shares = [design.level_factor**-k for k in range(design.levels)]
+    top = spendable / (design.sizes * seeds * sum(shares))
+    return tuple(sorted(_round_down(top * share) for share in shares))
+
+
+def centre(design: Design, measurements: Sequence[Measurement]) -> Centre:
+    """Centre of the next level: the ratio at the minimum of the highest level measured.
+
+    The minimum is the vertex of a parabola of ln loss over ln N when it lies inside the sizes
+    tried; otherwise the centre moves to the best size's side of the range.
+    """
+    if not measurements:
+        return Centre(
+            tokens_per_parameter=design.tokens_per_parameter, reason="the budget's starting centre"
+        )
+    top = max(item.level for item in measurements)
+    level = sorted((m for m in measurements if m.level == top), key=lambda item: item.params)
+    x = np.log([item.params for item in level])
+    ratios = np.log([item.tokens / item.params for item in level])
+    best = int(np.argmin([item.loss for item in level]))
+    vertex = _vertex(x, np.log([item.loss for item in level]))
+    if vertex is not None and x[0] < vertex < x[-1]:
+        ratio = float(np.exp(np.interp(vertex, x, ratios)))
+        return Centre(tokens_per_parameter=ratio, reason=f"the minimum of level {top}")
+    if 0 < best < len(level) - 1:
+        return Centre(
+            tokens_per_parameter=float(np.exp(ratios[best])), reason=f"the best size of level {top}"
+        )
+    # The optimum lies beyond the edge: go on in that direction by one half-range, D ~ C / 6N, so
+    # that ln(D/N) moves twice as far as ln N, the other way.
+    shift = min(math.log(design.span), MAX_STEP) * (1 if best else -1)
+    return Centre(
+        tokens_per_parameter=float(np.exp(ratios[best] - 2 * shift)),
+        reason=f"beyond the edge of level {top}: its best size was the "
+        f"{'largest' if best else 'smallest'}",
+    )
+
+
+def sizes(
+    design: Design, flops: float, ratio: float, flops_per_token: Callable[[float], float]
+) -> tuple[float, ...]:
+    """Sizes N of a level, log-spaced around its centre, ascending.
+
+    Args:
+        design: number of sizes and their span.
+        flops: compute of each trial of the level.
+        ratio: tokens per parameter at the centre.
+        flops_per_token: training FLOPs per token of a model with N matmul parameters.
+    """
+    middle = centre_params(flops, ratio, flops_per_token)
+    steps = np.linspace(-1, 1, design.sizes)
+    return tuple(float(middle * design.span**step) for step in steps)
+
+
+def centre_params(
+    flops: float, ratio: float, flops_per_token: Callable[[float], float]
+) -> float:
+    """The N with D = ratio * N at a compute: solves N * ratio * flops_per_token(N) = flops."""
+    params = math.sqrt(flops / (6 * ratio))
+    for _ in range(20):
+        params = math.sqrt(params * flops / (ratio * flops_per_token(params)))
+    return params
+
+
+def _vertex(x: np.ndarray, y: np.ndarray) -> float | None:
+    if len(x) < 4:
+        return None
+    a, b, _ = np.polyfit(x - x.mean(), y, 2)
+    return float(x.mean() - b / (2 * a)) if a > 0 else None
+
+
+def _round_down(value: float) -> float:
+    digits = 10 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.floor(value / digits * (1 + 1e-12)) * digits:.6g}")

@@ -1,0 +1,109 @@
+"""The lattice of real shapes that sizes are snapped to.
+
+A sweep varies one thing, size, so width and depth move together along one family line: the
+preferred depth grows with the width as 0.65 d^0.48, which passes through the shapes in common use
+(d 512: 13 layers, 1024: 18, 2048: 25, 4096: 35) and stays shallow where models are so small that
+each further layer costs more time than FLOPs.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+from orchestrator.budget import Model
+from trainer.shapes import ModelShape, count_parameters, preset
+
+_DEPTH_TOLERANCE = 0.25
+"""Weight of a factor-e deviation from the preferred depth against the same deviation in N."""
+
+
+def preferred_depth(d_model: int) -> float:
+    """Layers on the family line at a width."""
+    return 0.65 * d_model**0.48
+
+
+def head_count(d_model: int) -> int:
+    """Heads whose size is even and closest (in ratio) to d_model / 4, held within 8 and 64 (128)."""
+    target = min(max(d_model / 4, 8), 64 if d_model < 2048 else 128)
+    sizes = [size for size in range(2, d_model + 1, 2) if d_model % size == 0]
+    return d_model // min(sizes, key=lambda size: abs(math.log(size / target)))
+
+
+@functools.cache
+def lattice(model: Model, vocab_size: int) -> tuple[tuple[int, ModelShape], ...]:
+    """Every shape of a family with its matmul parameters N, ascending in N."""
+    if model.shapes is not None:
+        choices = [(shape.d_model, shape.n_layer, shape.n_head) for shape in model.shapes]
+    else:
+        choices = [(d, n, head_count(d)) for d in _widths() for n in _depths(d)]
+    overrides = {
+        key: value
+        for key in ("position", "norm", "activation", "tied_head")
+        if (value := getattr(model, key)) is not None
+    }
+    shapes = [
+        preset(
+            model.family,
+            d_model=d_model,
+            n_layer=n_layer,
+            n_head=n_head,
+            vocab_size=vocab_size,
+            context=model.context,
+            **overrides,
+        )
+        for d_model, n_layer, n_head in choices
+    ]
+    counted = [(count_parameters(shape).matmul, shape) for shape in shapes]
+    return tuple(sorted(counted, key=lambda item: (item[0], item[1].d_model)))
+
+
+def nearest_shape(
+    model: Model, vocab_size: int, params: float, *, taken: frozenset[ModelShape] = frozenset()
+) -> ModelShape | None:
+    """The shape closest to `params` matmul parameters and to the family line.
+
+    Args:
+        model: the family and its overrides.
+        vocab_size: tokens of the vocabulary.
+        params: wanted N, matmul parameters.
+        taken: shapes that may not be chosen again.
+
+    Returns:
+        The shape, or None when no free shape lies within a factor of 2 of `params`.
+    """
+
+    def distance(item: tuple[int, ModelShape]) -> float:
+        count, shape = item
+        off_size = abs(math.log(count / params))
+        if model.shapes is not None:
+            return off_size
+        off_line = abs(math.log(shape.n_layer / preferred_depth(shape.d_model)))
+        return off_size + _DEPTH_TOLERANCE * off_line
+
+    free = [
+        item
+        for item in lattice(model, vocab_size)
+        if item[1] not in taken and 0.5 <= item[0] / params <= 2
+    ]
+    return min(free, key=distance)[1] if free else None
+
+
+def _widths() -> list[int]:
+    """Widths of the lattice, each at most a fifth above the one before it past the first few."""
+    return [
+        *range(8, 32, 4),
+        *range(32, 128, 8),
+        *range(128, 256, 16),
+        *range(256, 512, 32),
+        *range(512, 1024, 64),
+        *range(1024, 2048, 128),
+        *range(2048, 8192, 256),
+        *range(8192, 16385, 1024),
+    ]
+
+
+def _depths(d_model: int) -> range:
+    """Depths within a factor of 1.6 of the family line."""
+    line = preferred_depth(d_model)
+    return range(max(1, round(line / 1.6)), max(2, round(line * 1.6)) + 1)
