@@ -1,0 +1,222 @@
+"""IsoFLOP parabolas (Approach 2): runs of equal compute in, the best size of each level out.
+
+    per level   ln L = p x^2 + q x + c,  x = ln N - mean,   vertex  ln N_opt = -q/(2p)
+    over levels ln N_opt = intercept + a ln C               (weights 1/sd^2)
+
+A level's vertex is accepted only where the data bracket it: see `LevelFit.reason`. The parabola
+is a cross-check and a picture: its vertex is biased by a few per cent when the law is asymmetric
+and the grid wide (Czech et al. 2026, arXiv 2603.22339), so the surface fit is the headline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from analysis.cost import SIX_N, CostCurve
+from analysis.laws import FloatArray
+
+_MIN_POINTS = 4
+_FLANK_SIGMAS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelFit:
+    """The parabola of one compute level."""
+
+    level: str
+    """The level's label in the table."""
+    flops: float
+    """Its compute, FLOPs: the geometric mean of its runs."""
+    n_points: int
+    """Number of runs."""
+    params_opt: float
+    """N at the vertex; NaN when there is none."""
+    tokens_opt: float
+    """D at the vertex on the cost curve; NaN when there is none."""
+    loss_opt: float
+    """Loss at the vertex; NaN when there is none."""
+    sd_ln_params: float
+    """Standard deviation of ln params_opt; NaN when unknown."""
+    accepted: bool
+    """Whether the vertex counts."""
+    reason: str
+    """Why it does not count; '' when it does."""
+    curve: tuple[float, float, float, float]
+    """(p, q, c, x0): ln L = p (ln N - x0)^2 + q (ln N - x0) + c; NaN when not fitted."""
+    cubic_t: float
+    """t statistic of an added cubic term; NaN with fewer than 5 points."""
+    range_params: tuple[float, float]
+    """Smallest and largest N of the level."""
+
+    @property
+    def tokens_per_parameter(self) -> float:
+        """D/N at the vertex."""
+        return self.tokens_opt / self.params_opt
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierLine:
+    """ln N_opt = ln N0 + a (ln C - ln C0), through accepted vertices."""
+
+    exponent: float
+    """a."""
+    log_params: float
+    """ln N_opt at `log_flops`."""
+    log_flops: float
+    """Weighted mean ln C of the vertices."""
+    variance: tuple[float, float]
+    """Variances of `log_params` and of `exponent` (uncorrelated at the mean)."""
+    n_levels: int
+    """Number of vertices."""
+
+    def log_params_at(self, flops: float) -> float:
+        """ln N_opt at a compute."""
+        return self.log_params + self.exponent * (float(np.log(flops)) - self.log_flops)
+
+    def sd_at(self, flops: float) -> float:
+        """Standard deviation of ln N_opt at a compute."""
+        lever = float(np.log(flops)) - self.log_flops
+        return float(np.sqrt(self.variance[0] + lever**2 * self.variance[1]))
+
+    def quantile(self, confidence: float) -> float:
+        """Two-sided quantile: Student's with levels - 2 degrees of freedom."""
+        freedom = max(1, self.n_levels - 2)
+        return float(student_t.ppf(0.5 + confidence / 2, freedom))
+
+
+def fit_levels(
+    levels: np.ndarray,
+    N: FloatArray,
+    D: FloatArray,
+    C: FloatArray,
+    L: FloatArray,
+    *,
+    noise_sd: float,
+    cost: CostCurve = SIX_N,
+) -> tuple[LevelFit, ...]:
+    """One parabola per level, cheapest first.
+
+    Args:
+        levels: level label of each run ('' = none), shape (m,).
+        N: parameters, shape (m,).
+        D: tokens, shape (m,).
+        C: FLOPs, shape (m,).
+        L: losses, shape (m,).
+        noise_sd: standard deviation of ln L of one run, for flank tests and vertex errors.
+        cost: FLOPs per token as a function of N, to turn a vertex into tokens.
+    """
+    del D  # D is C/f(N) along a level; kept in the signature so that callers pass whole tables.
+    fits = []
+    for label in sorted({str(v) for v in levels if str(v)}):
+        member = levels == label
+        fits.append(_fit_level(label, N[member], C[member], L[member], noise_sd, cost))
+    return tuple(sorted(fits, key=lambda f: f.flops))
+
+
+def _fit_level(
+    label: str, N: FloatArray, C: FloatArray, L: FloatArray, noise_sd: float, cost: CostCurve
+) -> LevelFit:
+    flops = float(np.exp(np.log(C).mean()))
+    x0 = float(np.log(N).mean())
+    x, y = np.log(N) - x0, np.log(L)
+    sizes = np.unique(np.round(x, 9))
+    nan = float("nan")
+    params = tokens = loss = sd = cubic_t = nan
+    curve = (nan, nan, nan, x0)
+    if len(sizes) < 3:
+        reason = f"{len(sizes)} distinct sizes; a parabola needs at least {_MIN_POINTS}"
+    else:
+        p, q, c = (float(v) for v in np.polyfit(x, y, 2))
+        curve = (p, q, c, x0)
+        vertex = -q / (2 * p) if p > 0 else nan
+        reason = _rejection(x, sizes, vertex, p, noise_sd)
+        if p > 0 and abs(vertex) < 50:
+            params = float(np.exp(vertex + x0))
+            tokens = flops / float(cost(np.asarray(params)))
+            loss = float(np.exp(c + q * vertex + p * vertex * vertex))
+            sd = _vertex_sd(x, p, vertex, noise_sd)
+        cubic_t = _cubic_t(x, y, sizes, noise_sd)
+    return LevelFit(
+        level=label,
+        flops=flops,
+        n_points=len(N),
+        params_opt=params,
+        tokens_opt=tokens,
+        loss_opt=loss,
+        sd_ln_params=sd,
+        accepted=reason == "",
+        reason=reason,
+        curve=curve,
+        cubic_t=cubic_t,
+        range_params=(float(N.min()), float(N.max())),
+    )
+
+
+def _rejection(
+    x: FloatArray, sizes: FloatArray, vertex: float, p: float, noise_sd: float
+) -> str:
+    """Why a parabola's vertex does not count; '' when it does."""
+    if len(sizes) < _MIN_POINTS:
+        return f"{len(sizes)} distinct sizes; a parabola needs at least {_MIN_POINTS}"
+    if not p > 0:
+        return "the losses do not curve upwards: no minimum"
+    if not sizes[1] < vertex < sizes[-2]:
+        side = "smallest" if vertex <= sizes[1] else "largest"
+        return f"the minimum lies at or beyond the grid's edge, at the {side} sizes"
+    low, high = (p * (edge - vertex) ** 2 for edge in (x.min(), x.max()))
+    if min(low, high) < _FLANK_SIGMAS * noise_sd:
+        return "one flank rises by less than two standard deviations of the noise: flat"
+    return ""
+
+
+def _vertex_sd(x: FloatArray, p: float, vertex: float, noise_sd: float) -> float:
+    """Delta-method sd of -q/(2p) for independent noise on ln L."""
+    design = np.stack([x * x, x, np.ones_like(x)], axis=1)
+    covariance = noise_sd**2 * np.linalg.inv(design.T @ design)
+    slope = np.array([-vertex / p, -1.0 / (2 * p), 0.0])
+    return float(np.sqrt(slope @ covariance @ slope))
+
+
+def _cubic_t(x: FloatArray, y: FloatArray, sizes: FloatArray, noise_sd: float) -> float:
+    """t of the cubic coefficient: |t| > 2 asks for a narrower grid or a wider model."""
+    if len(sizes) < 5 or not noise_sd > 0:
+        return float("nan")
+    design = np.stack([x**3, x * x, x, np.ones_like(x)], axis=1)
+    coefficient = np.linalg.lstsq(design, y, rcond=None)[0][0]
+    variance = noise_sd**2 * np.linalg.inv(design.T @ design)[0, 0]
+    return float(coefficient / np.sqrt(variance))
+
+
+def fit_line(levels: tuple[LevelFit, ...]) -> FrontierLine | None:
+    """The line through the accepted vertices; None with fewer than two.
+
+    Weights are 1/sd^2. The variances come from those sds or, where the vertices scatter more,
+    from the scatter (levels - 2 degrees of freedom).
+    """
+    good = [f for f in levels if f.accepted and np.isfinite(f.sd_ln_params)]
+    if len(good) < 2:
+        return None
+    x = np.log([f.flops for f in good])
+    y = np.log([f.params_opt for f in good])
+    sd = np.maximum([f.sd_ln_params for f in good], 1e-9)
+    w = 1.0 / sd**2
+    centre = float((w * x).sum() / w.sum())
+    spread = float((w * (x - centre) ** 2).sum())
+    if spread <= 0:
+        return None
+    level = float((w * y).sum() / w.sum())
+    exponent = float((w * (x - centre) * y).sum() / spread)
+    chi2 = 1.0
+    if len(good) > 2:
+        misfit = y - level - exponent * (x - centre)
+        chi2 = max(1.0, float((w * misfit**2).sum() / (len(good) - 2)))
+    return FrontierLine(
+        exponent=exponent,
+        log_params=level,
+        log_flops=centre,
+        variance=(chi2 / float(w.sum()), chi2 / spread),
+        n_levels=len(good),
+    )
