@@ -121,7 +121,15 @@ class TrainConfig:
         Raises:
             TypeError: when a field is missing or unknown.
         """
-        record: dict[str, Any] = json.loads(text)
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> TrainConfig:
+        """A configuration from plain values, as `dataclasses.asdict` gives them.
+
+        Raises:
+            TypeError: when a field is missing or unknown.
+        """
         return cls(
             **{
                 **record,

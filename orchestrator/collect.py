@@ -1,0 +1,85 @@
+"""From a sweep's state to its loss table: one row per trial that is over, exclusions with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.designs.isoflop import Measurement
+from orchestrator.state import FINAL, SweepState, TrialState
+from trainer.flops import six_n_flops_per_token, training_flops_per_token
+from trainer.shapes import count_parameters
+
+WALL_CLOCK_COLUMNS = ("wall_s", "device", "tokens_per_s", "mfu")
+"""Columns that may differ between two executions of the same trial."""
+
+
+def rows(state: SweepState, *, unique_tokens: int) -> list[dict[str, Any]]:
+    """Rows of the loss table, by level, size and seed: the same whatever the order of execution.
+
+    Args:
+        state: the sweep.
+        unique_tokens: training tokens of the corpus; a run sees at most so many different ones.
+    """
+    over = [trial for trial in state.trials.values() if trial.status in FINAL]
+    over.sort(key=lambda t: (t.level, count_parameters(t.config.shape).matmul, t.trial_id))
+    return [row(trial, unique_tokens=unique_tokens) for trial in over]
+
+
+def row(trial: TrialState, *, unique_tokens: int) -> dict[str, Any]:
+    """One trial as a row of the loss table."""
+    config, result = trial.config, trial.result
+    counts = count_parameters(config.shape)
+    datum = result is not None and result.is_datum
+    return {
+        "trial_id": trial.trial_id,
+        "level": trial.level,
+        "params_total": counts.total,
+        "params_body": counts.body,
+        "params_embedding": counts.embedding,
+        "params_head": counts.head,
+        "params_matmul": counts.matmul,
+        "params_active": counts.active,
+        "tokens": config.tokens,
+        "unique_tokens": min(unique_tokens, config.tokens),
+        "epochs": config.tokens / unique_tokens,
+        "flops": training_flops_per_token(config.shape).total * config.tokens,
+        "flops_6nd": six_n_flops_per_token(counts.matmul) * config.tokens,
+        "flops_target": trial.flops_target,
+        "loss": result.loss if result and datum else None,
+        "loss_sd": result.loss_se if result and datum else None,
+        "bpb": result.bpb if result and datum else None,
+        "batch_tokens": config.batch_tokens,
+        "steps": config.steps,
+        "learning_rate": config.optimizer.learning_rate,
+        "seed": config.seed,
+        "trajectory_id": config.trajectory_id,
+        "wall_s": result.wall_s if result else None,
+        "device": result.device if result else "",
+        "tokens_per_s": result.tokens_per_s if result else None,
+        "mfu": None,
+        "excluded": "" if datum else trial.reason or trial.status.value,
+    }
+
+
+def measurements(state: SweepState) -> tuple[Measurement, ...]:
+    """Finished trials as the design sees them."""
+    return tuple(
+        Measurement(
+            level=trial.level,
+            params=count_parameters(trial.config.shape).matmul,
+            tokens=trial.config.tokens,
+            loss=trial.result.loss,
+        )
+        for trial in sorted(state.trials.values(), key=lambda t: (t.level, t.trial_id))
+        if trial.result is not None and trial.result.is_datum and trial.result.loss is not None
+    )
+
+
+def versions(state: SweepState) -> Mapping[str, str]:
+    """Library versions that any finished trial reports."""
+    merged: dict[str, str] = {}
+    for trial in state.trials.values():
+        if trial.result is not None:
+            merged.update(trial.result.versions)
+    return merged

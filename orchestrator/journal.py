@@ -1,0 +1,181 @@
+"""The sweep's journal: append-only, one writer, durable; the truth that all else is drawn from.
+
+One JSON object per line, each with the CRC-32 of the rest of its line. A line is durable (fsync)
+before `append` returns. A torn last line, the mark of a crash, is cut off when the journal is
+opened for writing; a damaged line anywhere else is refused, never skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from orchestrator.errors import Fault, StateRefused
+from orchestrator.state import Event, EventKind, SweepState, fold
+
+JOURNAL = "journal.jsonl"
+LOCK = ".lock"
+HOLDER = ".lock.holder"
+
+
+class Journal:
+    """The open journal of a sweep directory; a second writer is refused."""
+
+    def __init__(self, sweep_dir: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.sweep_dir = sweep_dir
+        self._clock = clock
+        self._lock = FileLock(sweep_dir / LOCK, mode=0o600)
+        self._file: Any = None
+        self._next = 0
+        self.state = SweepState()
+        """The state after every event so far."""
+
+    def __enter__(self) -> Self:
+        self.sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._take_lock()
+        path = self.sweep_dir / JOURNAL
+        events, whole = _parse(path)
+        if path.exists() and whole < path.stat().st_size:
+            os.truncate(path, whole)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = os.fdopen(descriptor, "ab")
+        self._next = len(events)
+        self.state = fold(events)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        (self.sweep_dir / HOLDER).unlink(missing_ok=True)
+        self._lock.release()
+
+    def append(self, kind: EventKind, **data: Any) -> Event:
+        """Write one event durably and apply it to `state`.
+
+        Raises:
+            OSError: when the disk refuses; the event then did not happen.
+        """
+        event = Event(seq=self._next, time=self._clock(), kind=kind, data=data)
+        self._file.write(_line(event))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._next += 1
+        self.state = fold([event], self.state)
+        return event
+
+    def _take_lock(self) -> None:
+        holder = self.sweep_dir / HOLDER
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            who = holder.read_text() if holder.exists() else "another process"
+            raise StateRefused(
+                Fault(
+                    code="SWP-5001",
+                    rule=f"a sweep has one driver at a time; this one is held by {who}",
+                    place=str(self.sweep_dir),
+                    remedy="wait for it or stop it; `sweep status` shows how far it is",
+                )
+            ) from None
+        write_atomic(holder, f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+
+
+def read_state(sweep_dir: Path) -> SweepState:
+    """The state of a sweep directory, without locking it; a torn last line is left alone.
+
+    Raises:
+        StateRefused: when there is no journal, or it is damaged.
+    """
+    path = sweep_dir / JOURNAL
+    if not path.exists():
+        raise StateRefused(
+            Fault(
+                code="SWP-5002",
+                rule="a sweep directory holds a journal, and this one has none",
+                place=str(path),
+                remedy="name the folder of a sweep that was started with `sweep run`",
+            )
+        )
+    return fold(_parse(path)[0])
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, finds the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _line(event: Event) -> bytes:
+    record = {"seq": event.seq, "time": event.time, "kind": event.kind.value, "data": event.data}
+    body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f'{{"crc":"{zlib.crc32(body.encode()):08x}",{body[1:]}\n'.encode()
+
+
+def _parse(path: Path) -> tuple[list[Event], int]:
+    """Events of a journal, and how many of its bytes are whole lines."""
+    if not path.exists():
+        return [], 0
+    events: list[Event] = []
+    whole = 0
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        event = _event(line, len(events)) if line else None
+        if event is None:
+            if any(lines[number:]):
+                raise _damaged(path, number)
+            break
+        if number == len(lines):
+            break  # without its newline the line was never acknowledged: it did not happen
+        events.append(event)
+        whole += len(line) + 1
+    return events, whole
+
+
+def _event(line: bytes, seq: int) -> Event | None:
+    try:
+        record = json.loads(line)
+        crc = record.pop("crc")
+        body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        if int(crc, 16) != zlib.crc32(body.encode()) or record["seq"] != seq:
+            return None
+        return Event(
+            seq=seq, time=record["time"], kind=EventKind(record["kind"]), data=record["data"]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _damaged(path: Path, number: int) -> StateRefused:
+    return StateRefused(
+        Fault(
+            code="SWP-5003",
+            rule="every line of the journal but a torn last one must be whole",
+            place=f"{path}:{number}",
+            remedy="restore the file from a backup, or start a new sweep: finished trials are "
+            "found again in this one's folder and not paid twice",
+        )
+    )

@@ -1,0 +1,303 @@
+"""The state of a sweep as a pure function of its journal's events."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from trainer.config import TrainConfig
+from trainer.flops import training_flops_per_token
+from trainer.result import RunResult, RunStatus
+
+
+class EventKind(StrEnum):
+    """What the journal records."""
+
+    SWEEP_OPENED = "sweep_opened"
+    """First event: name, budget, ceiling, data digest, versions."""
+    LEVEL_OPENED = "level_opened"
+    """A level's centre and all its trials, before any of them starts."""
+    TRIAL_STARTED = "trial_started"
+    """An attempt began."""
+    TRIAL_FINISHED = "trial_finished"
+    """A trial ended with a result."""
+    TRIAL_CACHED = "trial_cached"
+    """A result that another sweep paid for was taken over."""
+    TRIAL_LOST = "trial_lost"
+    """An attempt's worker died; the trial goes on in another one."""
+    TRIAL_ABANDONED = "trial_abandoned"
+    """Attempts are used up."""
+    BUDGET_SPENT = "budget_spent"
+    """Trials that no longer fit were left out."""
+    SWEEP_FITTED = "sweep_fitted"
+    """The fit over everything finished so far."""
+    SWEEP_INTERRUPTED = "sweep_interrupted"
+    """A person or the system stopped the sweep; it can go on."""
+    SWEEP_FINISHED = "sweep_finished"
+    """Nothing is left to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One line of the journal."""
+
+    seq: int
+    """Position, from 0."""
+    time: float
+    """Wall clock of the driver, unix seconds: for people; order is by `seq` alone."""
+    kind: EventKind
+    """What happened."""
+    data: dict[str, Any]
+    """Its record."""
+
+
+class TrialStatus(StrEnum):
+    """Where a trial stands."""
+
+    PLANNED = "planned"
+    """Not started, or waiting for another attempt."""
+    RUNNING = "running"
+    """An attempt is under way (or was, when the driver died)."""
+    COMPLETED = "completed"
+    """Its loss is a datum."""
+    DIVERGED = "diverged"
+    """Its loss became non-finite."""
+    FAILED = "failed"
+    """An error that no retry cures."""
+    ABANDONED = "abandoned"
+    """Its worker died more often than the budget retries."""
+    UNAFFORDABLE = "unaffordable"
+    """What is left of the budget does not pay for it."""
+
+
+FINAL = frozenset(
+    {
+        TrialStatus.COMPLETED,
+        TrialStatus.DIVERGED,
+        TrialStatus.FAILED,
+        TrialStatus.ABANDONED,
+    }
+)
+"""States that nothing more follows."""
+
+_STATUS_OF_RUN = {
+    RunStatus.COMPLETED: TrialStatus.COMPLETED,
+    RunStatus.DIVERGED: TrialStatus.DIVERGED,
+    RunStatus.FAILED: TrialStatus.FAILED,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialState:
+    """One trial of the sweep."""
+
+    trial_id: str
+    """Identity."""
+    level: int
+    """Level, from 1."""
+    label: str
+    """Readable name."""
+    flops_target: float
+    """Compute of the level, FLOPs."""
+    config: TrainConfig
+    """What is trained."""
+    status: TrialStatus = TrialStatus.PLANNED
+    """Where it stands."""
+    attempts: int = 0
+    """Attempts started."""
+    losses_of_workers: int = 0
+    """Attempts whose worker died."""
+    result: RunResult | None = None
+    """Its result, once finished."""
+    reason: str = ""
+    """Why it is not a datum, when it is over and is not."""
+    cached_from: str = ""
+    """Name of the sweep that paid for it, if another did."""
+    lost_steps: int = 0
+    """Steps executed by an abandoned trial."""
+
+    @property
+    def flops_per_step(self) -> float:
+        """Training FLOPs of one step."""
+        return training_flops_per_token(self.config.shape).total * self.config.batch_tokens
+
+    @property
+    def evaluation_flops(self) -> float:
+        """FLOPs of the held-out evaluation."""
+        return training_flops_per_token(self.config.shape).forward * self.config.validation_tokens
+
+    @property
+    def cost_flops(self) -> float:
+        """What the trial charges when nothing goes wrong."""
+        return self.flops_per_step * self.config.steps + self.evaluation_flops
+
+    @property
+    def charged_flops(self) -> float:
+        """Compute really spent on it, replayed steps included; nothing when another sweep paid."""
+        if self.cached_from:
+            return 0.0
+        if self.result is None:
+            return self.flops_per_step * self.lost_steps
+        evaluated = self.evaluation_flops if self.result.status is RunStatus.COMPLETED else 0.0
+        return self.flops_per_step * self.result.steps_executed + evaluated
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelState:
+    """One level of the sweep."""
+
+    level: int
+    """Level, from 1."""
+    flops: float
+    """Compute of each of its trials, FLOPs."""
+    tokens_per_parameter: float
+    """Its centre."""
+    reason: str
+    """What the centre rests on."""
+    trial_ids: tuple[str, ...]
+    """Its trials, in the order of dispatch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepState:
+    """Everything that the journal says."""
+
+    opened: dict[str, Any] | None = None
+    """Record of the opening event."""
+    opened_at: float = 0.0
+    """Wall clock of the opening, unix seconds."""
+    levels: tuple[LevelState, ...] = ()
+    """Levels opened so far, cheapest first."""
+    trials: dict[str, TrialState] = field(default_factory=dict)
+    """Trials by identity, in the order of planning."""
+    fit: dict[str, Any] | None = None
+    """Summary of the latest fit."""
+    finished: bool = False
+    """Whether nothing is left to do."""
+
+    @property
+    def charged_flops(self) -> float:
+        """Compute spent so far on trials that are over, FLOPs."""
+        return sum(trial.charged_flops for trial in self.trials.values())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Trials by status, every status present."""
+        counted = Counter(trial.status for trial in self.trials.values())
+        return {status.value: counted.get(status, 0) for status in TrialStatus}
+
+    def is_final(self, trial_id: str) -> bool:
+        """Whether a trial is over."""
+        return self.trials[trial_id].status in FINAL
+
+
+def fold(events: Iterable[Event], state: SweepState | None = None) -> SweepState:
+    """Apply events to a state, in order."""
+    current = state if state is not None else SweepState()
+    for event in events:
+        current = _apply(current, event)
+    return current
+
+
+def _apply(state: SweepState, event: Event) -> SweepState:
+    data = event.data
+    match event.kind:
+        case EventKind.SWEEP_OPENED:
+            return dataclasses.replace(state, opened=data, opened_at=event.time)
+        case EventKind.LEVEL_OPENED:
+            return _open_level(state, data)
+        case EventKind.TRIAL_STARTED:
+            trial = state.trials[data["trial_id"]]
+            return _with(
+                state, trial, status=TrialStatus.RUNNING, attempts=trial.attempts + 1, reason=""
+            )
+        case EventKind.TRIAL_FINISHED | EventKind.TRIAL_CACHED:
+            trial = state.trials[data["trial_id"]]
+            result = result_from(data["result"])
+            return _with(
+                state,
+                trial,
+                status=_STATUS_OF_RUN[result.status],
+                result=result,
+                reason=_why_no_datum(result),
+                cached_from=data.get("source", ""),
+            )
+        case EventKind.TRIAL_LOST:
+            trial = state.trials[data["trial_id"]]
+            return _with(
+                state,
+                trial,
+                status=TrialStatus.PLANNED,
+                losses_of_workers=trial.losses_of_workers + 1,
+                reason=data["reason"],
+            )
+        case EventKind.TRIAL_ABANDONED:
+            trial = state.trials[data["trial_id"]]
+            return _with(
+                state,
+                trial,
+                status=TrialStatus.ABANDONED,
+                reason=data["reason"],
+                lost_steps=data["steps_executed"],
+            )
+        case EventKind.BUDGET_SPENT:
+            for trial_id in data["trial_ids"]:
+                state = _with(
+                    state,
+                    state.trials[trial_id],
+                    status=TrialStatus.UNAFFORDABLE,
+                    reason="what was left of the budget did not pay for it",
+                )
+            return state
+        case EventKind.SWEEP_FITTED:
+            return dataclasses.replace(state, fit=data)
+        case EventKind.SWEEP_INTERRUPTED:
+            return state
+        case EventKind.SWEEP_FINISHED:
+            return dataclasses.replace(state, finished=True)
+
+
+def _open_level(state: SweepState, data: dict[str, Any]) -> SweepState:
+    trials = [
+        TrialState(
+            trial_id=record["trial_id"],
+            level=data["level"],
+            label=record["label"],
+            flops_target=data["flops"],
+            config=TrainConfig.from_dict(record["config"]),
+        )
+        for record in data["trials"]
+    ]
+    level = LevelState(
+        level=data["level"],
+        flops=data["flops"],
+        tokens_per_parameter=data["centre"]["tokens_per_parameter"],
+        reason=data["centre"]["reason"],
+        trial_ids=tuple(trial.trial_id for trial in trials),
+    )
+    return dataclasses.replace(
+        state,
+        levels=(*state.levels, level),
+        trials={**state.trials, **{trial.trial_id: trial for trial in trials}},
+        finished=False,
+    )
+
+
+def _with(state: SweepState, trial: TrialState, **changes: Any) -> SweepState:
+    changed = dataclasses.replace(trial, **changes)
+    return dataclasses.replace(state, trials={**state.trials, trial.trial_id: changed})
+
+
+def result_from(record: dict[str, Any]) -> RunResult:
+    """A stored result as a value."""
+    return RunResult(**{**record, "status": RunStatus(record["status"])})
+
+
+def _why_no_datum(result: RunResult) -> str:
+    if result.status is RunStatus.COMPLETED:
+        return ""
+    return f"{result.status.value}: {result.message}" if result.message else result.status.value
