@@ -1,4 +1,8 @@
-"""What one trial leaves behind: `RunResult`, stored as `result.json` in the trial's folder."""
+"""What one trial says and leaves behind.
+
+`Progress` while it runs, `RunResult` (stored as `result.json` in the trial's folder) when it has
+ended, `Interrupted` when it was stopped on the way.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +65,8 @@ class RunResult:
     """How many times the trial was started."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries that can change the last bits."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the result must know: checkpoints passed over, environments changed."""
 
     def to_json(self) -> str:
         """Serialise; floats round-trip exactly and non-finite ones are refused."""
@@ -78,11 +84,40 @@ class RunResult:
         if set(record) != names:
             missing, unknown = sorted(names - set(record)), sorted(set(record) - names)
             raise ValueError(f"not a run result: missing {missing}, unknown {unknown}")
-        return cls(**{**record, "status": RunStatus(record["status"])})
+        status, notes = RunStatus(record["status"]), tuple(record["notes"])
+        return cls(**{**record, "status": status, "notes": notes})
 
     @property
     def is_datum(self) -> bool:
         """Whether the loss may enter a fit."""
         return (
-            self.status is RunStatus.COMPLETED and self.loss is not None and math.isfinite(self.loss)
+            self.status is RunStatus.COMPLETED
+            and self.loss is not None
+            and math.isfinite(self.loss)
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """A running trial at a logged point."""
+
+    trial_id: str
+    """Which trial."""
+    step: int
+    """Optimiser steps done."""
+    steps: int
+    """Optimiser steps planned."""
+    tokens: int
+    """Training tokens seen by the model so far."""
+    loss: float
+    """Mean training loss since the previous point, nats per token."""
+    tokens_per_s: float
+    """Training throughput since the previous point, tokens per second."""
+
+
+class Interrupted(Exception):
+    """A trial stopped because it was asked to; it goes on from the checkpoint it wrote."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"interrupted after step {step}; run again to go on from there")
+        self.step = step

@@ -1,1 +1,1 @@
-"""Decoder-only transformers composed from interchangeable parts."""
+"""The decoder and its parts: attention, feed-forward, norms, positions, loss."""

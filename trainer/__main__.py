@@ -1,0 +1,92 @@
+"""Train one trial alone: `python -m trainer CONFIG.json --data DIR --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from trainer.config import RunOptions, TrainConfig
+from trainer.result import Interrupted, Progress, RunStatus
+
+EXIT_DIVERGED = 1
+EXIT_USAGE = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the arguments, train, print the result as JSON on stdout.
+
+    Returns:
+        0 when completed, 1 when diverged, 2 for a wrong input, 128 + n after signal n.
+    """
+    options = _parse(arguments)
+    try:
+        config = TrainConfig.from_json(options.config.read_text())
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        print(f"error: {options.config} is not a trial's configuration: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_USAGE
+    stop = threading.Event()
+    received: list[int] = []
+
+    def on_signal(number: int, frame: object) -> None:
+        received.append(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    # torch is imported only now, so that --help and wrong input answer at once.
+    from trainer.run import run_trial
+
+    try:
+        result = run_trial(
+            config,
+            RunOptions(
+                data_dir=options.data,
+                device=options.device,
+                threads=options.threads,
+                checkpoint_every_s=options.checkpoint_every,
+                log_points=options.log_points,
+            ),
+            options.out,
+            on_progress=None if options.quiet else _print_progress,
+            should_stop=stop.is_set,
+        )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_USAGE
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)  # noqa: T201
+        return 128 + received[0]
+    print(result.to_json())  # noqa: T201
+    return 0 if result.status is RunStatus.COMPLETED else EXIT_DIVERGED
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    parser.add_argument("config", type=Path, metavar="CONFIG.json", help="a TrainConfig as JSON")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the token files")
+    parser.add_argument("--out", type=Path, required=True, help="the trial's folder")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint-every", type=float, default=30.0, metavar="SECONDS", help="0: only the last"
+    )
+    parser.add_argument("--log-points", type=int, default=200, help="lines of metrics.jsonl")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    return parser.parse_args(arguments)
+
+
+def _print_progress(progress: Progress) -> None:
+    print(  # noqa: T201
+        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+        f"{progress.tokens_per_s:,.0f} tokens/s",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

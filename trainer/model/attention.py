@@ -1,0 +1,150 @@
+"""Causal self-attention with several backends that compute the same function.
+
+Shapes: B sequences, T positions, h query heads, g key/value heads, d_h head size, d width.
+
+`sdpa` is torch's fused kernel, for GPUs. `block` computes the score matrix in blocks of query rows
+and leaves out the blocks above the diagonal; with its own backward pass it is the fastest on CPUs
+at the sizes of small models. `explicit` writes the score matrix out: it is the reference, and the
+one that `torch.utils.flop_counter` counts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.model.position import rotary_tables, rotate
+from trainer.shapes import ModelShape
+
+Backend = Literal["explicit", "block", "sdpa"]
+
+BLOCK_ROWS = 64
+"""Query rows of a block; 32 to 128 were within 10 % of each other for T = 128 to 512."""
+
+
+class CausalAttention(nn.Module):
+    """Multi-head attention with grouped key/value heads (Ainslie et al. 2023, arXiv 2305.13245).
+
+    One matrix makes queries, keys and values: rows [h d_h | g d_h | g d_h].
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, shape: ModelShape, *, backend: Backend) -> None:
+        super().__init__()
+        self.n_head, self.n_kv_head, self.d_head = shape.n_head, shape.n_kv_head, shape.d_head
+        self.backend = backend
+        heads = shape.n_head + 2 * shape.n_kv_head
+        self.qkv = nn.Linear(shape.d_model, heads * shape.d_head, bias=shape.bias)
+        self.out = nn.Linear(shape.d_attn, shape.d_model, bias=shape.bias)
+        self.rotary = shape.position == "rotary"
+        if self.rotary:
+            cos, sin = rotary_tables(shape.context, shape.d_head)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, T, d] to [B, T, d]; position t sees positions up to t."""
+        batch, length, _ = x.shape
+        heads = self.qkv(x).view(batch, length, -1, self.d_head)  # [B, T, h + 2g, d_h]
+        if self.rotary:
+            turned = self.n_head + self.n_kv_head
+            q_and_k = rotate(heads[:, :, :turned], self.cos[:length], self.sin[:length])
+            heads = torch.cat((q_and_k, heads[:, :, turned:]), dim=2)
+        q, k, v = heads.transpose(1, 2).split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)
+        mixed = attend(q, k, v, backend=self.backend)  # [B, h, T, d_h]
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend) -> Tensor:
+    """Causal softmax(q k^T / sqrt(d_h)) v.
+
+    Args:
+        q: [B, h, T, d_h].
+        k: [B, g, T, d_h], g dividing h; a key head serves h / g neighbouring query heads.
+        v: [B, g, T, d_v].
+        backend: which implementation; all agree to rounding.
+
+    Returns:
+        [B, h, T, d_v].
+    """
+    scale = 1.0 / math.sqrt(q.shape[-1])
+    if backend == "sdpa":
+        grouped = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, enable_gqa=grouped
+        )
+    repeats = q.shape[1] // k.shape[1]
+    if repeats > 1:
+        k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+    batch, heads, length, _ = q.shape
+    flat = [x.reshape(batch * heads, length, x.shape[-1]) for x in (q, k, v)]
+    # Autocast would widen the softmax and narrow it again; these products take what they are given.
+    with torch.autocast(q.device.type, enabled=False):
+        if backend == "explicit":
+            mixed = _explicit(*flat, scale)
+        else:
+            mixed = _BlockCausal.apply(*flat, scale)
+    return mixed.view(batch, heads, length, -1)
+
+
+def _explicit(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    scores = torch.bmm(q, k.transpose(1, 2)) * scale
+    weights = (scores + _causal_mask(0, q.shape[1], scores)).float().softmax(-1).to(v.dtype)
+    return torch.bmm(weights, v)
+
+
+def _causal_mask(start: int, end: int, like: Tensor) -> Tensor:
+    """0 where key <= query and -inf elsewhere, for query rows [start, end) and keys [0, end)."""
+    mask = torch.full((end - start, end), -math.inf, dtype=like.dtype, device=like.device)
+    return mask.triu_(1 + start)
+
+
+class _BlockCausal(torch.autograd.Function):
+    """Causal attention of [B h, T, d_h] in blocks of query rows.
+
+    The block of rows [s, e) needs only keys [0, e), which saves almost half of the products and of
+    the softmax. Its weights are kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        length = q.shape[1]
+        out = q.new_empty(q.shape[0], length, v.shape[-1])
+        keys = k.transpose(1, 2)
+        saved = []
+        for start in range(0, length, BLOCK_ROWS):
+            end = min(start + BLOCK_ROWS, length)
+            mask = _causal_mask(start, end, q)
+            scores = torch.baddbmm(mask, q[:, start:end], keys[:, :, :end], alpha=scale)
+            weights = torch.softmax(scores, -1)
+            out[:, start:end] = torch.bmm(weights, v[:, :end])
+            saved.append(weights)
+        ctx.save_for_backward(q, k, v, *saved)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *saved = ctx.saved_tensors
+        grad = grads[0]
+        length = q.shape[1]
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        values = v.transpose(1, 2)
+        for weights in saved:
+            end = weights.shape[2]
+            start = end - weights.shape[1]
+            grad_rows = grad[:, start:end]
+            grad_weights = torch.bmm(grad_rows, values[:, :, :end])
+            # d softmax: w * (g - sum(g w)); the masked entries have w = 0.
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_q[:, start:end] = torch.bmm(grad_scores, k[:, :end])
+            grad_k[:, :end].baddbmm_(grad_scores.transpose(1, 2), q[:, start:end])
+            grad_v[:, :end].baddbmm_(weights.transpose(1, 2), grad_rows)
+        assert end == length
+        return grad_q.mul_(ctx.scale), grad_k.mul_(ctx.scale), grad_v, None

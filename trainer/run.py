@@ -1,0 +1,427 @@
+"""One trial from its configuration to its result, through any number of kills.
+
+out_dir/config.json      what is trained
+out_dir/metrics.jsonl    one line per logged point; written once
+out_dir/attempts.json    what it has cost so far
+out_dir/checkpoints/     the newest two, each with its digest
+out_dir/result.json      the result; the trial is over once it is there
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trainer import attempts as bills
+from trainer import checkpoint
+from trainer.attempts import Attempts
+from trainer.batches import TokenBatches
+from trainer.config import TRAINER_VERSION, RunOptions, TrainConfig
+from trainer.data.shards import TokenData
+from trainer.durable import write_atomically
+from trainer.evaluate import bits_per_byte, evaluate
+from trainer.flops import training_flops_per_token
+from trainer.loop import Diverged, Training
+from trainer.metrics import Line, Metrics, ReplayMismatch
+from trainer.model.attention import Backend
+from trainer.result import Interrupted, Progress, RunResult, RunStatus
+from trainer.schedule import check_schedule
+
+__all__ = ["Interrupted", "Progress", "ReplayMismatch", "run_trial"]
+
+_log = logging.getLogger(__name__)
+
+
+def run_trial(
+    config: TrainConfig,
+    options: RunOptions,
+    out_dir: Path,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> RunResult:
+    """Train one trial, or go on with it, or return the result that is already there.
+
+    On the same device, thread count and library versions the result does not depend on where the
+    trial was interrupted, bit for bit.
+
+    Args:
+        config: what to train.
+        options: where and how.
+        out_dir: the trial's folder; created when missing.
+        on_progress: called at every logged point.
+        should_stop: asked after every step, so it must be cheap; when it says true, a checkpoint
+            is written and `Interrupted` raised.
+
+    Returns:
+        The result; its status is DIVERGED when a loss became non-finite.
+
+    Raises:
+        ValueError: when the configuration does not fit the data, the folder or itself.
+        Interrupted: after `should_stop` said true.
+        ReplayMismatch: when a step trained again gives another loss than the first time.
+        OSError: when the disk is full or not writable.
+    """
+    stored = _stored_result(config, out_dir)
+    if stored is not None:
+        return stored
+    started = time.monotonic()
+    data = TokenData.open(options.data_dir)
+    _check(config, data)
+    torch.set_num_threads(options.threads)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _claim(config, out_dir)
+    return _Run(config, options, out_dir, data, started=started).to_the_end(
+        on_progress or (lambda _: None), should_stop or (lambda: False)
+    )
+
+
+def log_steps(steps: int, points: int) -> frozenset[int]:
+    """Steps after which a line is logged: about `points`, evenly spaced, always the last."""
+    points = max(1, min(points, steps))
+    return frozenset(math.ceil(i * steps / points) for i in range(1, points + 1))
+
+
+class _Run:
+    """One attempt at a trial."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        options: RunOptions,
+        out_dir: Path,
+        data: TokenData,
+        *,
+        started: float,
+    ) -> None:
+        self.config, self.options, self.out_dir, self.data = config, options, out_dir, data
+        self.started = started
+        self.device = _device(options.device)
+        backend = _backend(self.device)
+        self.environment = _environment(options, self.device, backend)
+        self.flops_per_token = training_flops_per_token(config.shape).total
+        batches = TokenBatches(
+            data.train,
+            context=config.shape.context,
+            batch_sequences=config.batch_sequences,
+            seed=config.seed,
+        )
+        self.training = Training(config, batches, device=self.device, backend=backend)
+        self.before = bills.read(out_dir / "attempts.json")
+        self.executed = 0
+        self.train_s = 0.0
+        self.notes: list[str] = []
+        self.charge(sync=True)
+        self.resume()
+        self.charge(sync=True)
+        self.metrics = Metrics(out_dir / "metrics.jsonl")
+
+    def to_the_end(
+        self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> RunResult:
+        """Train, evaluate and store the result."""
+        try:
+            self.train(on_progress, should_stop)
+            result = self.finish()
+        except Diverged as error:
+            result = self.result(RunStatus.DIVERGED, message=str(error))
+        finally:
+            self.charge(sync=True)
+            self.metrics.sync()
+            self.metrics.close()
+        write_atomically(self.out_dir / "result.json", result.to_json().encode())
+        return result
+
+    def train(
+        self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> None:
+        """Do all steps that are left."""
+        config, training = self.config, self.training
+        logged = log_steps(config.steps, self.options.log_points)
+        saved_at = time.monotonic()
+        point_at, point_step = saved_at, training.step
+        every = self.options.checkpoint_every_s
+        while training.step < config.steps:
+            training.advance()
+            self.executed += 1
+            now = time.monotonic()
+            if training.step in logged:
+                elapsed = now - point_at
+                self.train_s += elapsed
+                rate = (training.step - point_step) * config.batch_tokens / elapsed
+                line = self.line(rate)
+                self.metrics.record(line)
+                self.charge(sync=False)
+                on_progress(
+                    Progress(
+                        trial_id=config.trial_id,
+                        step=training.step,
+                        steps=config.steps,
+                        tokens=line["tokens"],
+                        loss=line["loss"],
+                        tokens_per_s=rate,
+                    )
+                )
+                point_at, point_step = time.monotonic(), training.step
+            if training.step == config.steps:
+                break
+            if should_stop():
+                self.save()
+                raise Interrupted(training.step)
+            if every > 0 and now - saved_at >= every:
+                self.save()
+                saved_at = time.monotonic()
+        if self.executed:
+            self.save()
+
+    def line(self, tokens_per_s: float) -> Line:
+        """The measurements of a training point."""
+        training = self.training
+        tokens = training.step * self.config.batch_tokens
+        loss = training.take_mean_loss()
+        return {
+            "step": training.step,
+            "tokens": tokens,
+            "flops": tokens * self.flops_per_token,
+            "loss": loss,
+            "learning_rate": training.learning_rate,
+            "grad_norm": training.last_grad_norm(),
+            "tokens_per_s": tokens_per_s,
+            "time": time.time(),
+        }
+
+    def finish(self) -> RunResult:
+        """Evaluate the trained model on the held-out tokens."""
+        config, manifest = self.config, self.data.manifest
+        held_out = evaluate(
+            self.training.model, self.data.validation, count=config.validation_tokens
+        )
+        if not math.isfinite(held_out.loss):
+            raise Diverged(config.steps, held_out.loss)
+        bytes_per_token = manifest.validation_bytes / manifest.validation_tokens
+        bpb = bits_per_byte(held_out.loss, tokens=1.0, text_bytes=bytes_per_token)
+        self.record_validation(held_out.loss, bpb)
+        return self.result(
+            RunStatus.COMPLETED,
+            loss=held_out.loss,
+            loss_se=held_out.loss_se if math.isfinite(held_out.loss_se) else None,
+            bpb=bpb,
+            train_loss=self.final_train_loss(),
+        )
+
+    def record_validation(self, loss: float, bpb: float) -> None:
+        """Write the last line, or compare it with the one that is there."""
+        earlier = [line for line in self.metrics.lines if "validation_loss" in line]
+        if earlier:
+            if earlier[-1]["validation_loss"] != loss:
+                raise ReplayMismatch(self.config.steps, earlier[-1]["validation_loss"], loss)
+            return
+        self.metrics.append(
+            {
+                "step": self.config.steps,
+                "tokens": self.config.tokens,
+                "flops": self.config.tokens * self.flops_per_token,
+                "validation_loss": loss,
+                "validation_bpb": bpb,
+                "time": time.time(),
+            }
+        )
+
+    def final_train_loss(self) -> float:
+        """Mean training loss over the logged points of the last tenth of the steps."""
+        total, covered, previous = 0.0, 0, 0
+        for line in self.metrics.lines:
+            if "loss" not in line:
+                continue
+            if line["step"] > 0.9 * self.config.steps:
+                total += line["loss"] * (line["step"] - previous)
+                covered += line["step"] - previous
+            previous = line["step"]
+        return total / covered
+
+    def save(self) -> None:
+        """Write a checkpoint; the metrics up to it are on disk first."""
+        self.metrics.sync()
+        self.charge(sync=True)
+        checkpoint.save(
+            self.out_dir / "checkpoints",
+            self.training.state(),
+            step=self.training.step,
+            owner=self.config.trial_id,
+            environment=self.environment,
+        )
+
+    def resume(self) -> None:
+        """Go to the newest whole checkpoint; say so when it is not the newest."""
+        try:
+            loaded = checkpoint.load_newest(
+                self.out_dir / "checkpoints", owner=self.config.trial_id
+            )
+        except checkpoint.NoGoodCheckpoint as error:
+            self.note(f"no checkpoint is whole, training again from step 0: {error}")
+            return
+        if loaded is None:
+            return
+        for reason in loaded.rejected:
+            self.note(f"checkpoint passed over: {reason}")
+        if loaded.manifest.environment != self.environment:
+            self.note(
+                f"resumed at step {loaded.manifest.step} under {self.environment}, saved under "
+                f"{loaded.manifest.environment}: the last bits may differ"
+            )
+        self.training.restore(loaded.state)
+
+    def note(self, text: str) -> None:
+        """Announce something and keep it for the result."""
+        _log.warning("trial %s: %s", self.config.trial_id, text)
+        self.notes.append(text)
+
+    def bill(self) -> Attempts:
+        """What the trial has cost, this attempt included."""
+        return Attempts(
+            attempts=self.before.attempts + 1,
+            steps_executed=self.before.steps_executed + self.executed,
+            wall_s=self.before.wall_s + time.monotonic() - self.started,
+            notes=(*self.before.notes, *self.notes),
+        )
+
+    def charge(self, *, sync: bool) -> None:
+        """Write the bill."""
+        bills.write(self.out_dir / "attempts.json", self.bill(), sync=sync)
+
+    def result(
+        self,
+        status: RunStatus,
+        *,
+        message: str = "",
+        loss: float | None = None,
+        loss_se: float | None = None,
+        bpb: float | None = None,
+        train_loss: float | None = None,
+    ) -> RunResult:
+        """The trial's record."""
+        bill, steps = self.bill(), self.training.step
+        tokens = steps * self.config.batch_tokens
+        trained = self.executed * self.config.batch_tokens
+        return RunResult(
+            trial_id=self.config.trial_id,
+            status=status,
+            message=message,
+            loss=loss,
+            loss_se=loss_se,
+            bpb=bpb,
+            train_loss=train_loss,
+            tokens=tokens,
+            steps=steps,
+            steps_executed=bill.steps_executed,
+            flops=tokens * self.flops_per_token,
+            wall_s=bill.wall_s,
+            tokens_per_s=trained / self.train_s if self.train_s > 0 else 0.0,
+            peak_memory_bytes=_peak_memory_bytes(self.device),
+            device=_device_name(self.device),
+            threads=self.options.threads,
+            attempts=bill.attempts,
+            versions=_versions(),
+            notes=bill.notes,
+        )
+
+
+def _stored_result(config: TrainConfig, out_dir: Path) -> RunResult | None:
+    path = out_dir / "result.json"
+    if not path.exists():
+        return None
+    try:
+        result = RunResult.from_json(path.read_text())
+    except ValueError as error:
+        _log.warning("%s is not a whole result (%s); the trial goes on", path, error)
+        return None
+    return result if result.trial_id == config.trial_id else None
+
+
+def _claim(config: TrainConfig, out_dir: Path) -> None:
+    path = out_dir / "config.json"
+    if not path.exists():
+        write_atomically(path, config.to_json().encode())
+        return
+    there = TrainConfig.from_json(path.read_text()).trial_id
+    if there != config.trial_id:
+        raise ValueError(
+            f"{out_dir} holds trial {there}, not {config.trial_id}; give each trial its own folder"
+        )
+
+
+def _check(config: TrainConfig, data: TokenData) -> None:
+    manifest = data.manifest
+    if config.data_digest != manifest.digest:
+        raise ValueError(
+            f"the trial was planned for data {config.data_digest}, the folder holds "
+            f"{manifest.digest}; prepare the same data again or plan again"
+        )
+    if config.shape.vocab_size < manifest.vocab_size:
+        raise ValueError(
+            f"vocab_size must be at least the tokenizer's {manifest.vocab_size}, got "
+            f"{config.shape.vocab_size}"
+        )
+    if config.steps < 1 or config.batch_sequences < 1:
+        raise ValueError(
+            f"steps and batch_sequences must be at least 1, got {config.steps} and "
+            f"{config.batch_sequences}"
+        )
+    check_schedule(config.steps, config.schedule)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but torch sees no GPU; use cpu or auto")
+    return torch.device(name)
+
+
+def _backend(device: torch.device) -> Backend:
+    return "sdpa" if device.type == "cuda" else "block"
+
+
+def _environment(options: RunOptions, device: torch.device, backend: Backend) -> dict[str, str]:
+    return {
+        "device": _device_name(device),
+        "threads": str(options.threads),
+        "attention": backend,
+        **_versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "trainer": str(TRAINER_VERSION),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
