@@ -51,11 +51,11 @@ class CostCurve:
         return edge * np.exp(-_FADE * np.abs(log_n - inside))
 
     def log_cost(self, log_n: FloatArray) -> FloatArray:
-        """ln f at ln N, any shape."""
+        """Ln f at ln N, any shape."""
         return np.log(6.0) + log_n + self.log_excess(log_n)
 
     def slope(self, log_n: FloatArray) -> FloatArray:
-        """d ln f/d ln N at ln N, by central differences, at least 0.05."""
+        """D ln f/d ln N at ln N, by central differences, at least 0.05."""
         step = 1e-4
         rise = self.log_cost(np.asarray(log_n) + step) - self.log_cost(np.asarray(log_n) - step)
         return np.maximum(rise / (2 * step), _MIN_SLOPE)
@@ -104,7 +104,7 @@ def log_optimum(
     log_c: float,
     cost: CostCurve,
 ) -> FloatArray:
-    """ln N of the compute-optimal model of many laws at once, along one cost curve.
+    """Ln N of the compute-optimal model of many laws at once, along one cost curve.
 
     Solves alpha A N^-alpha = beta B D^-beta (d ln f/d ln N) with D = C/f(N) by bisection; the
     closed form where f = 6N.

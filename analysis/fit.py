@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erf
 
-from analysis.laws import CHINCHILLA, SKALING, FloatArray, LawForm, Surface
+from analysis.laws import CHINCHILLA, FloatArray, LawForm, Surface
 from analysis.newton import Data, Restriction, Solutions, bounds, minimise
 
 HUBER_PUBLISHED = 1e-3
@@ -54,6 +54,8 @@ class Certificate:
     """Distinct local minima met (objectives that differ by more than 1e-6 relative)."""
     runner_up: float
     """Objective of the second-best distinct minimum; infinity when there was one only."""
+    runner_up_theta: FloatArray | None
+    """Parameters of that minimum, shape (p,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +195,7 @@ def robust_sd(residuals: FloatArray, n_free: int) -> float:
 
 
 def tied_exponents(form: LawForm = CHINCHILLA) -> Restriction:
-    """alpha = beta: a constant optimal D/N (Muennighoff et al. 2023; Gadre et al. 2024)."""
+    """Alpha = beta: a constant optimal D/N (Muennighoff et al. 2023; Gadre et al. 2024)."""
     basis = np.delete(np.eye(form.n_params), 4, axis=0)
     basis[3, 4] = 1.0
     return Restriction(basis=basis, offset=np.zeros(form.n_params))
@@ -206,9 +208,7 @@ def pinned_exponents(alpha: float, beta: float, *, form: LawForm = CHINCHILLA) -
     return Restriction(basis=np.delete(np.eye(form.n_params), (3, 4), axis=0), offset=offset)
 
 
-def refit(
-    fit: SurfaceFit, weights: FloatArray, *, huber_delta: float | None = None
-) -> Solutions:
+def refit(fit: SurfaceFit, weights: FloatArray, *, huber_delta: float | None = None) -> Solutions:
     """Refit a batch of weightings, warm-started at a fit: the engine of every bootstrap.
 
     Args:
@@ -303,9 +303,7 @@ def _grid_minima(score: FloatArray, count: int) -> list[tuple[int, int]]:
     return chosen
 
 
-def _seeds(
-    form: LawForm, data: Data, weights: FloatArray, extra: Sequence[Surface]
-) -> FloatArray:
+def _seeds(form: LawForm, data: Data, weights: FloatArray, extra: Sequence[Surface]) -> FloatArray:
     """Starting parameters of a form, shape (starts, p)."""
     projected = projected_starts(data, weights)
     given = [form.to_theta(surface, centre=data.centre) for surface in extra]
@@ -340,6 +338,7 @@ def _finish(
         gradient=float(solved.gradient[best]),
         minima=1 + len(np.unique(np.round(others[np.isfinite(others)] / unit, 5))),
         runner_up=float(others.min()) if len(others) else np.inf,
+        runner_up_theta=solved.theta[gaps > 1e-6][int(np.argmin(others))] if len(others) else None,
     )
     residuals = form.log_loss(theta, data.n, data.d) - data.y
     n_free = form.n_params if restriction is None else len(restriction.basis)

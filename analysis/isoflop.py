@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import f as f_distribution
 from scipy.stats import t as student_t
 
 from analysis.cost import SIX_N, CostCurve
@@ -20,6 +21,15 @@ from analysis.laws import FloatArray
 
 _MIN_POINTS = 4
 _FLANK_SIGMAS = 2.0
+REASONS = {
+    "accepted": "",
+    "few": f"fewer than {_MIN_POINTS} distinct sizes",
+    "concave": "the losses do not curve upwards: no minimum",
+    "edge": "the minimum lies at or beyond the grid's edge (outside its second and last but one"
+    " sizes)",
+    "flat": "one flank rises by less than two standard deviations of the noise",
+}
+"""Words for each verdict on a level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +50,21 @@ class LevelFit:
     """Loss at the vertex; NaN when there is none."""
     sd_ln_params: float
     """Standard deviation of ln params_opt; NaN when unknown."""
-    accepted: bool
-    """Whether the vertex counts."""
+    verdict: str
+    """`accepted`, `edge`, `concave`, `flat` or `few`."""
     reason: str
-    """Why it does not count; '' when it does."""
+    """Why the vertex does not count, in words; '' when it does."""
     curve: tuple[float, float, float, float]
     """(p, q, c, x0): ln L = p (ln N - x0)^2 + q (ln N - x0) + c; NaN when not fitted."""
     cubic_t: float
     """t statistic of an added cubic term; NaN with fewer than 5 points."""
     range_params: tuple[float, float]
     """Smallest and largest N of the level."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the vertex counts."""
+        return self.verdict == "accepted"
 
     @property
     def tokens_per_parameter(self) -> float:
@@ -71,9 +86,11 @@ class FrontierLine:
     """Variances of `log_params` and of `exponent` (uncorrelated at the mean)."""
     n_levels: int
     """Number of vertices."""
+    freedom: float
+    """Degrees of freedom behind the variances."""
 
     def log_params_at(self, flops: float) -> float:
-        """ln N_opt at a compute."""
+        """Ln N_opt at a compute."""
         return self.log_params + self.exponent * (float(np.log(flops)) - self.log_flops)
 
     def sd_at(self, flops: float) -> float:
@@ -82,15 +99,13 @@ class FrontierLine:
         return float(np.sqrt(self.variance[0] + lever**2 * self.variance[1]))
 
     def quantile(self, confidence: float) -> float:
-        """Two-sided quantile: Student's with levels - 2 degrees of freedom."""
-        freedom = max(1, self.n_levels - 2)
-        return float(student_t.ppf(0.5 + confidence / 2, freedom))
+        """Two-sided Student quantile at the line's degrees of freedom."""
+        return float(student_t.ppf(0.5 + confidence / 2, self.freedom))
 
 
 def fit_levels(
     levels: np.ndarray,
     N: FloatArray,
-    D: FloatArray,
     C: FloatArray,
     L: FloatArray,
     *,
@@ -102,13 +117,11 @@ def fit_levels(
     Args:
         levels: level label of each run ('' = none), shape (m,).
         N: parameters, shape (m,).
-        D: tokens, shape (m,).
         C: FLOPs, shape (m,).
         L: losses, shape (m,).
         noise_sd: standard deviation of ln L of one run, for flank tests and vertex errors.
         cost: FLOPs per token as a function of N, to turn a vertex into tokens.
     """
-    del D  # D is C/f(N) along a level; kept in the signature so that callers pass whole tables.
     fits = []
     for label in sorted({str(v) for v in levels if str(v)}):
         member = levels == label
@@ -126,13 +139,12 @@ def _fit_level(
     nan = float("nan")
     params = tokens = loss = sd = cubic_t = nan
     curve = (nan, nan, nan, x0)
-    if len(sizes) < 3:
-        reason = f"{len(sizes)} distinct sizes; a parabola needs at least {_MIN_POINTS}"
-    else:
+    verdict = "few"
+    if len(sizes) >= 3:
         p, q, c = (float(v) for v in np.polyfit(x, y, 2))
         curve = (p, q, c, x0)
         vertex = -q / (2 * p) if p > 0 else nan
-        reason = _rejection(x, sizes, vertex, p, noise_sd)
+        verdict = _verdict(x, sizes, vertex, p, noise_sd)
         if p > 0 and abs(vertex) < 50:
             params = float(np.exp(vertex + x0))
             tokens = flops / float(cost(np.asarray(params)))
@@ -147,29 +159,24 @@ def _fit_level(
         tokens_opt=tokens,
         loss_opt=loss,
         sd_ln_params=sd,
-        accepted=reason == "",
-        reason=reason,
+        verdict=verdict,
+        reason=REASONS[verdict],
         curve=curve,
         cubic_t=cubic_t,
         range_params=(float(N.min()), float(N.max())),
     )
 
 
-def _rejection(
-    x: FloatArray, sizes: FloatArray, vertex: float, p: float, noise_sd: float
-) -> str:
-    """Why a parabola's vertex does not count; '' when it does."""
+def _verdict(x: FloatArray, sizes: FloatArray, vertex: float, p: float, noise_sd: float) -> str:
+    """Whether a parabola's vertex counts, and if not why: a key of `REASONS`."""
     if len(sizes) < _MIN_POINTS:
-        return f"{len(sizes)} distinct sizes; a parabola needs at least {_MIN_POINTS}"
+        return "few"
     if not p > 0:
-        return "the losses do not curve upwards: no minimum"
+        return "concave"
     if not sizes[1] < vertex < sizes[-2]:
-        side = "smallest" if vertex <= sizes[1] else "largest"
-        return f"the minimum lies at or beyond the grid's edge, at the {side} sizes"
-    low, high = (p * (edge - vertex) ** 2 for edge in (x.min(), x.max()))
-    if min(low, high) < _FLANK_SIGMAS * noise_sd:
-        return "one flank rises by less than two standard deviations of the noise: flat"
-    return ""
+        return "edge"
+    rise = min(p * (edge - vertex) ** 2 for edge in (float(x.min()), float(x.max())))
+    return "flat" if rise < _FLANK_SIGMAS * noise_sd else "accepted"
 
 
 def _vertex_sd(x: FloatArray, p: float, vertex: float, noise_sd: float) -> float:
@@ -181,7 +188,7 @@ def _vertex_sd(x: FloatArray, p: float, vertex: float, noise_sd: float) -> float
 
 
 def _cubic_t(x: FloatArray, y: FloatArray, sizes: FloatArray, noise_sd: float) -> float:
-    """t of the cubic coefficient: |t| > 2 asks for a narrower grid or a wider model."""
+    """T of the cubic coefficient: |t| > 2 asks for a narrower grid or a wider model."""
     if len(sizes) < 5 or not noise_sd > 0:
         return float("nan")
     design = np.stack([x**3, x * x, x, np.ones_like(x)], axis=1)
@@ -190,11 +197,16 @@ def _cubic_t(x: FloatArray, y: FloatArray, sizes: FloatArray, noise_sd: float) -
     return float(coefficient / np.sqrt(variance))
 
 
-def fit_line(levels: tuple[LevelFit, ...]) -> FrontierLine | None:
+def fit_line(levels: tuple[LevelFit, ...], *, noise_freedom: float = np.inf) -> FrontierLine | None:
     """The line through the accepted vertices; None with fewer than two.
 
-    Weights are 1/sd^2. The variances come from those sds or, where the vertices scatter more,
-    from the scatter (levels - 2 degrees of freedom).
+    Weights are 1/sd^2. Where the vertices scatter about the line more than their sds allow (F
+    test at 5 %), the variances come from the scatter and have levels - 2 degrees of freedom;
+    otherwise from the sds, with the degrees of freedom of the noise estimate.
+
+    Args:
+        levels: the parabolas.
+        noise_freedom: degrees of freedom of the noise sd that the vertex sds rest on.
     """
     good = [f for f in levels if f.accepted and np.isfinite(f.sd_ln_params)]
     if len(good) < 2:
@@ -209,14 +221,17 @@ def fit_line(levels: tuple[LevelFit, ...]) -> FrontierLine | None:
         return None
     level = float((w * y).sum() / w.sum())
     exponent = float((w * (x - centre) * y).sum() / spread)
-    chi2 = 1.0
+    inflation, freedom = 1.0, max(1.0, noise_freedom)
     if len(good) > 2:
         misfit = y - level - exponent * (x - centre)
-        chi2 = max(1.0, float((w * misfit**2).sum() / (len(good) - 2)))
+        chi2 = float((w * misfit**2).sum() / (len(good) - 2))
+        if chi2 > f_distribution.ppf(0.95, len(good) - 2, min(freedom, 1e6)):
+            inflation, freedom = chi2, float(len(good) - 2)
     return FrontierLine(
         exponent=exponent,
         log_params=level,
         log_flops=centre,
-        variance=(chi2 / float(w.sum()), chi2 / spread),
+        variance=(inflation / float(w.sum()), inflation / spread),
         n_levels=len(good),
+        freedom=freedom,
     )

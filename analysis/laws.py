@@ -91,17 +91,17 @@ class Surface:
 
     @property
     def exponent_N(self) -> float:
-        """a of N_opt ~ C^a under C = 6ND: beta/(alpha + beta)."""
+        """A of N_opt ~ C^a under C = 6ND: beta/(alpha + beta)."""
         return self.beta / (self.alpha + self.beta)
 
     @property
     def exponent_D(self) -> float:
-        """b of D_opt ~ C^b under C = 6ND: alpha/(alpha + beta)."""
+        """B of D_opt ~ C^b under C = 6ND: alpha/(alpha + beta)."""
         return self.alpha / (self.alpha + self.beta)
 
     @property
     def log_G(self) -> float:
-        """ln G, where N_opt = G (C/6)^a and G = (alpha A/(beta B))^(1/(alpha + beta))."""
+        """Ln G, where N_opt = G (C/6)^a and G = (alpha A/(beta B))^(1/(alpha + beta))."""
         numerator = math.log(self.alpha * self.A / self.beta) - math.log(self.B)
         return numerator / (self.alpha + self.beta)
 
@@ -172,13 +172,13 @@ class LawForm:
     def channels(
         self, z_a: FloatArray, z_b: FloatArray, e: FloatArray, kappa: FloatArray
     ) -> Derivatives:
-        """ln L with first and second derivatives in the channels; inputs broadcast."""
+        """Ln L with first and second derivatives in the channels; inputs broadcast."""
         if self.n_params == 5:
             return _chinchilla_channels(z_a, z_b, e)
         return _skaling_channels(z_a, z_b, e, kappa)
 
     def log_loss(self, theta: FloatArray, n: FloatArray, d: FloatArray) -> FloatArray:
-        """ln L at centred logs n, d.
+        """Ln L at centred logs n, d.
 
         Args:
             theta: parameters, shape (..., n_params).

@@ -1,0 +1,123 @@
+"""What a fitted law says at a compute: the optimal N, D and loss, each with an interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from analysis.cost import CostCurve, log_ratio
+from analysis.fit import SurfaceFit
+from analysis.laws import FloatArray, Optimum
+from analysis.uncertainty import (
+    CONFIDENCE,
+    Draws,
+    Interval,
+    log_params_at,
+    near_optimal,
+    ratio_interval,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The optimum at one compute, and how sure it is."""
+
+    optimum: Optimum
+    """N, D and loss."""
+    interval: Interval
+    """Of D/N."""
+    near_optimal: dict[str, tuple[float, float]]
+    """`waste_1pct`, `waste_5pct`: ranges of D/N that waste at most that share of compute."""
+    extrapolation: float
+    """C over the largest C of the runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossPrediction:
+    """The loss of a run that was not made."""
+
+    loss: float
+    """Predicted loss."""
+    confidence_interval: tuple[float, float]
+    """Of the law's mean loss there."""
+    prediction_interval: tuple[float, float]
+    """Of one run's loss there: mean and seed noise."""
+    confidence: float
+    """Nominal coverage of both."""
+    extrapolation: float
+    """Largest factor by which N or D leaves the range of the runs (1 = inside)."""
+
+
+def predict_optimum(
+    fit: SurfaceFit,
+    flops: float,
+    *,
+    cost: CostCurve,
+    draws: Draws | None = None,
+    max_flops: float,
+    confidence: float = CONFIDENCE,
+) -> Prediction:
+    """The compute-optimal point at C with its interval.
+
+    Args:
+        fit: the law.
+        flops: C, FLOPs.
+        cost: FLOPs per token as a function of N.
+        draws: bootstrap of the fit.
+        max_flops: largest C of the runs.
+        confidence: nominal coverage.
+    """
+    log_n = float(log_params_at(fit.theta[None], fit.data.centre, flops, cost)[0])
+    ratio = float(np.exp(log_ratio(np.asarray(log_n), float(np.log(flops)), cost)))
+    params = float(np.exp(log_n))
+    tokens = ratio * params
+    loss = float(fit.surface.loss(np.asarray(params), np.asarray(tokens)))
+    bands = {
+        f"waste_{percent}pct": near_optimal(fit.surface, params, tokens, cost, waste=percent / 100)
+        for percent in (1, 5)
+    }
+    return Prediction(
+        optimum=Optimum(flops=flops, params=params, tokens=tokens, loss=loss),
+        interval=ratio_interval(fit, draws, flops, cost, confidence=confidence),
+        near_optimal=bands,
+        extrapolation=flops / max_flops,
+    )
+
+
+def predict_loss(
+    fit: SurfaceFit, N: float, D: float, *, confidence: float = CONFIDENCE
+) -> LossPrediction:
+    """The loss at (N, D) with confidence and prediction intervals in ln L.
+
+    Args:
+        fit: the law.
+        N: parameters.
+        D: tokens.
+        confidence: nominal coverage.
+    """
+    n = np.array([np.log(N) - fit.data.centre[0]])
+    d = np.array([np.log(D) - fit.data.centre[1]])
+    mean = float(fit.form.log_loss(fit.theta, n, d)[0])
+    gradient = fit.form.jacobian(fit.theta, n, d)[0]
+    moving = np.abs(gradient) > 0
+    block = fit.covariance[np.ix_(moving, moving)]
+    variance = float(gradient[moving] @ block @ gradient[moving])
+    quantile = float(student_t.ppf(0.5 + confidence / 2, fit.degrees_of_freedom))
+
+    def ends(total: float) -> tuple[float, float]:
+        half = quantile * float(np.sqrt(total)) if total >= 0 else float("nan")
+        return float(np.exp(mean - half)), float(np.exp(mean + half))
+
+    return LossPrediction(
+        loss=float(np.exp(mean)),
+        confidence_interval=ends(variance),
+        prediction_interval=ends(variance + fit.noise_sd**2),
+        confidence=confidence,
+        extrapolation=max(_outside(n[0], fit.data.n), _outside(d[0], fit.data.d)),
+    )
+
+
+def _outside(value: float, sampled: FloatArray) -> float:
+    return float(np.exp(max(0.0, value - sampled.max(), sampled.min() - value)))

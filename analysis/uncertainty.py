@@ -1,0 +1,280 @@
+"""How sure: from a surface fit to an interval on the optimal D/N at a target compute.
+
+Two routes, combined by `ratio_interval`:
+
+    delta      Var(ln r) = g' Sigma g, g = d ln r/d theta, Student quantiles (science: 3.2)
+    bootstrap  refits on resampled clusters of runs; percentiles of ln r
+
+Runs that share a model size or a trajectory share what made them lucky, so they are resampled
+together; with fewer than eight such clusters a cluster bootstrap is too coarse and single runs
+are resampled instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from analysis.cost import CostCurve, log_optimum, log_ratio
+from analysis.fit import SurfaceFit, refit
+from analysis.laws import FloatArray, LawForm, Surface
+
+MIN_CLUSTERS = 8
+"""Fewest clusters for which a cluster bootstrap is used."""
+CONFIDENCE = 0.9
+"""Confidence of the headline interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Refits of one law to resampled runs."""
+
+    theta: FloatArray
+    """Centred parameters of each refit, shape (K, p)."""
+    form: LawForm
+    """The law."""
+    centre: tuple[float, float]
+    """(n0, d0) of the centred coordinates."""
+    kind: str
+    """`cluster` or `pairs`."""
+    n_clusters: int
+    """Number of clusters that were resampled."""
+    failed: float
+    """Share of refits that did not converge or ended at a limit of an exponent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    """A two-sided interval of a positive quantity."""
+
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+    confidence: float
+    """Nominal coverage."""
+    method: str
+    """How it was made."""
+
+    @property
+    def fold(self) -> float:
+        """high/low."""
+        return self.high / self.low
+
+
+def clusters(N: FloatArray, trajectory: np.ndarray | None = None) -> np.ndarray:
+    """Cluster number of each run: runs that share a model size or a trajectory are together.
+
+    Args:
+        N: parameters, shape (m,).
+        trajectory: trajectory label of each run ('' = its own), shape (m,).
+
+    Returns:
+        Integers from 0, shape (m,).
+    """
+    _, label = np.unique(np.round(np.log(N), 9), return_inverse=True)
+    if trajectory is None:
+        return label
+    label = label.copy()
+    changed = True
+    while changed:
+        changed = False
+        for name in {str(t) for t in trajectory if str(t)}:
+            members = np.asarray([str(t) == name for t in trajectory])
+            found = np.unique(label[members])
+            if len(found) > 1:
+                label[np.isin(label, found)] = found[0]
+                changed = True
+    return np.unique(label, return_inverse=True)[1]
+
+
+def resample_weights(
+    groups: np.ndarray, sizes: FloatArray, *, resamples: int, seed: int
+) -> tuple[FloatArray, str, int]:
+    """Bootstrap weights: how often each run appears in each resample.
+
+    Args:
+        groups: cluster number of each run, shape (m,).
+        sizes: N of each run, shape (m,); a resample with fewer than three sizes is redrawn.
+        resamples: number of resamples K.
+        seed: of the generator.
+
+    Returns:
+        Weights of shape (K, m), the kind (`cluster` or `pairs`) and the number of clusters.
+    """
+    m = len(groups)
+    count = int(groups.max()) + 1
+    kind = "cluster" if count >= MIN_CLUSTERS and count < m else "pairs"
+    units = groups if kind == "cluster" else np.arange(m)
+    total = int(units.max()) + 1
+    _, size_code = np.unique(np.round(np.log(sizes), 9), return_inverse=True)
+    membership = np.eye(int(size_code.max()) + 1)[size_code]
+    needed = min(3, membership.shape[1])
+    rng = np.random.default_rng(seed)
+    kept: list[FloatArray] = []
+    have = 0
+    for _ in range(50):
+        counts = rng.multinomial(total, np.full(total, 1.0 / total), size=resamples)
+        weights = counts[:, units].astype(np.float64)
+        rich = ((weights @ membership) > 0).sum(axis=1) >= needed
+        rich &= (weights > 0).sum(axis=1) >= min(m, 6)
+        kept.append(weights[rich])
+        have += int(rich.sum())
+        if have >= resamples:
+            break
+    return np.concatenate(kept)[:resamples], kind, total
+
+
+def bootstrap(
+    fit: SurfaceFit, groups: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Draws:
+    """Refit a law to resampled runs, warm-started at the fit.
+
+    Args:
+        fit: the fit to all runs.
+        groups: cluster number of each run, shape (m,); see `clusters`.
+        resamples: number of refits.
+        seed: of the resampling.
+    """
+    counts, kind, total = resample_weights(
+        groups, np.exp(fit.data.n), resamples=resamples, seed=seed
+    )
+    solved = refit(fit, counts * fit.weights)
+    exponents = solved.theta[:, 3:5]
+    bad = ~solved.converged | (exponents <= 0.0051).any(axis=1) | (exponents >= 2.999).any(axis=1)
+    return Draws(
+        theta=solved.theta,
+        form=fit.form,
+        centre=fit.data.centre,
+        kind=kind,
+        n_clusters=total,
+        failed=float(bad.mean()) if len(bad) else 1.0,
+    )
+
+
+def log_params_at(
+    theta: FloatArray, centre: tuple[float, float], flops: float, cost: CostCurve
+) -> FloatArray:
+    """Ln N_opt at a compute for centred parameters of shape (K, p); result (K,)."""
+    alpha, beta = theta[:, 3], theta[:, 4]
+    log_a = theta[:, 0] + alpha * centre[0]
+    log_b = theta[:, 1] + beta * centre[1]
+    return log_optimum(log_a, log_b, alpha, beta, float(np.log(flops)), cost)
+
+
+def log_ratios_at(
+    theta: FloatArray, centre: tuple[float, float], flops: float, cost: CostCurve
+) -> FloatArray:
+    """ln(D/N) of the optimum at a compute for centred parameters (K, p); result (K,)."""
+    return log_ratio(log_params_at(theta, centre, flops, cost), float(np.log(flops)), cost)
+
+
+def log_loss_at(
+    draws_theta: FloatArray,
+    form: LawForm,
+    centre: tuple[float, float],
+    flops: float,
+    cost: CostCurve,
+) -> FloatArray:
+    """Ln L at each parameter vector's own optimum at a compute; (K, p) -> (K,)."""
+    log_n = log_params_at(draws_theta, centre, flops, cost)
+    log_d = np.log(flops) - cost.log_cost(log_n)
+    n, d = log_n - centre[0], log_d - centre[1]
+    return form.log_loss(draws_theta, n[:, None], d[:, None])[:, 0]
+
+
+def ratio_gradient(fit: SurfaceFit, flops: float, cost: CostCurve) -> FloatArray:
+    """D ln(D/N)_opt / d theta by central differences, shape (p,)."""
+    step = 1e-5
+    p = fit.form.n_params
+    shifts = np.vstack([np.eye(p), -np.eye(p)]) * step
+    shifted = fit.theta + shifts
+    shifted[:, 3:5] = np.maximum(shifted[:, 3:5], 1e-4)
+    values = log_ratios_at(shifted, fit.data.centre, flops, cost)
+    return (values[:p] - values[p:]) / (2 * step)
+
+
+def delta_sd(fit: SurfaceFit, flops: float, cost: CostCurve) -> float:
+    """Delta-method sd of ln(D/N)_opt at a compute; NaN when the covariance is unknown."""
+    gradient = ratio_gradient(fit, flops, cost)
+    moving = np.abs(gradient) > 1e-12
+    block = fit.covariance[np.ix_(moving, moving)]
+    variance = float(gradient[moving] @ block @ gradient[moving])
+    return float(np.sqrt(variance)) if variance >= 0 else float("nan")
+
+
+def ratio_interval(
+    fit: SurfaceFit,
+    draws: Draws | None,
+    flops: float,
+    cost: CostCurve,
+    *,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Interval of the optimal D/N at a compute: the wider of delta method and bootstrap.
+
+    Args:
+        fit: the fit.
+        draws: its bootstrap; None leaves the delta method alone.
+        flops: the compute.
+        cost: the cost curve.
+        confidence: nominal coverage.
+    """
+    centre = float(log_ratios_at(fit.theta[None], fit.data.centre, flops, cost)[0])
+    sd = delta_sd(fit, flops, cost)
+    quantile = float(student_t.ppf(0.5 + confidence / 2, fit.degrees_of_freedom))
+    low, high, method = centre - quantile * sd, centre + quantile * sd, "delta"
+    if draws is not None and len(draws.theta) > 1:
+        values = log_ratios_at(draws.theta, draws.centre, flops, cost)
+        tail = 50 * (1 - confidence)
+        b_low, b_high = (float(v) for v in np.percentile(values, [tail, 100 - tail]))
+        if not np.isfinite(sd) or b_high - b_low > high - low:
+            low, high, method = min(b_low, centre), max(b_high, centre), f"{draws.kind} bootstrap"
+    return Interval(
+        low=float(np.exp(np.clip(low, -700, 700))),
+        high=float(np.exp(np.clip(high, -700, 700))),
+        confidence=confidence,
+        method=method,
+    )
+
+
+def near_optimal(
+    surface: Surface, params: float, tokens: float, cost: CostCurve, *, waste: float
+) -> tuple[float, float]:
+    """Range of D/N at fixed compute that wastes at most a share of it.
+
+    Along C = f(N) D the inner sum at N e^x is P e^(-alpha x) + R e^(beta phi x), with
+    phi = d ln f/d ln N and alpha P = beta phi R at the optimum; the optimum reaches that sum with
+    its power -(alpha + beta phi)/(alpha beta) of the compute.
+
+    Args:
+        surface: the law.
+        params: N at the optimum.
+        tokens: D at the optimum.
+        cost: the cost curve.
+        waste: share of compute, 0.01 for one per cent.
+
+    Returns:
+        (low, high) of D/N.
+    """
+    phi = float(cost.slope(np.asarray(np.log(params))))
+    alpha, tilt = surface.alpha, surface.beta * phi
+    allowed = -np.log1p(-waste) * alpha * surface.beta / (alpha + tilt)
+
+    def growth(x: float) -> float:
+        mixed = np.logaddexp(np.log(tilt) - alpha * x, np.log(alpha) + tilt * x)
+        return float(mixed - np.log(alpha + tilt))
+
+    ends = []
+    for side in (1.0, -1.0):
+        low, high = 0.0, 30.0
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            inside = growth(side * middle) < allowed
+            low, high = (middle, high) if inside else (low, middle)
+        ends.append(side * low)
+    ratio = tokens / params
+    low_ratio, high_ratio = (ratio * float(np.exp(-(1 + phi) * x)) for x in ends)
+    return low_ratio, high_ratio
