@@ -130,6 +130,10 @@ class EmbeddedCorpus:
         """How many files are left out because they are not UTF-8."""
         return sum(not _is_utf8((self.root / path).read_bytes()) for path in self.paths())
 
+    def shared_fraction(self) -> None:
+        """Not looked for: a file goes to one split."""
+        return None
+
     def fingerprint(self) -> str:
         """SHA-256 over relative paths, contents and the split."""
         digest = hashlib.sha256(f"embedded {self.seed} {self.validation_fraction!r}".encode())

@@ -47,6 +47,16 @@ class Corpus(Protocol):
     def size_bytes(self) -> int | None:
         """Bytes to be read, for a progress bar; None when unknown."""
 
+    def skipped_documents(self) -> int:
+        """Files left out because they are not UTF-8; only the embedded corpus leaves any out."""
+
+    def shared_fraction(self) -> float | None:
+        """Fraction of validation text of its own that is in training too; None: split here.
+
+        Raises:
+            DataError: `validation-overlap` when it is too much to be chance.
+        """
+
     def fingerprint(self) -> str:
         """SHA-256 of the content and of every setting that changes the documents."""
 

@@ -216,6 +216,7 @@ def _write(
     source: DataSource, corpus: Corpus, *, folder: Path, on_progress: OnProgress | None
 ) -> None:
     """Tokenise a corpus into an empty folder."""
+    shared_fraction = corpus.shared_fraction()
     report = _Reporter(corpus.size_bytes, on_progress)
     tokenizer = open_tokenizer(source, corpus, on_read=report.stage("learning the tokenizer"))
     separator = tokenizer.separator if source.separator == "auto" else None
@@ -233,11 +234,13 @@ def _write(
             on_read(len(document.data))
         counts = (train.close(), validation.close())
     report.finish()
-    _check_not_empty(corpus, train=counts[0], validation=counts[1])
+    check_not_empty(corpus, train_tokens=counts[0].tokens, validation_tokens=counts[1].tokens)
     tokenizer_folder = folder / TOKENIZER_FOLDER
     tokenizer_folder.mkdir()
     tokenizer.save(tokenizer_folder)
-    manifest = _manifest(corpus, tokenizer, counts, separator=separator)
+    manifest = _manifest(
+        corpus, tokenizer, counts, separator=separator, shared_fraction=shared_fraction
+    )
     _write_synced(folder / MANIFEST_NAME, manifest.to_json())
     _sync_folder(folder)
 
@@ -248,11 +251,10 @@ def _manifest(
     counts: tuple[SplitCounts, SplitCounts],
     *,
     separator: int | None,
+    shared_fraction: float | None,
 ) -> DataManifest:
     """Join the counts of both splits into the record."""
     train, validation = counts
-    skipped = getattr(corpus, "skipped_documents", None)
-    shared = getattr(corpus, "shared_fraction", None)
     per_split = {
         f"{split}_{name}": value
         for split, record in (("train", train), ("validation", validation))
@@ -277,28 +279,32 @@ def _manifest(
         split=corpus.split,
         statistics_tokens=train.statistics_tokens,
         entropy_rate=corpus.entropy_rate,
-        skipped_documents=skipped() if skipped else 0,
-        shared_fraction=shared() if shared else None,
+        skipped_documents=corpus.skipped_documents(),
+        shared_fraction=shared_fraction,
         **per_split,
     )
 
 
-def _check_not_empty(corpus: Corpus, *, train: SplitCounts, validation: SplitCounts) -> None:
-    """Refuse a corpus that leaves a split without a token."""
-    if train.tokens + validation.tokens == 0 or train.tokens == 0:
+def check_not_empty(corpus: Corpus, *, train_tokens: int, validation_tokens: int) -> None:
+    """Refuse a corpus that leaves a split without a token.
+
+    Raises:
+        DataError: `corpus-empty` or `validation-empty`.
+    """
+    if train_tokens == 0:
         raise DataError(
             "corpus-empty",
             corpus.description,
-            f"the training split must hold text; got {train.tokens} tokens",
+            "the training split must hold text; it is empty",
             "Name a corpus with text in it",
         )
-    if validation.tokens == 0:
+    if validation_tokens == 0:
         raise DataError(
             "validation-empty",
             corpus.description,
-            f"the validation split must hold text; got none from {train.documents:,} documents "
-            f"({corpus.split})",
-            "Raise validation_fraction, change seed, or name a validation file",
+            f"the validation split must hold text; it is empty ({corpus.split})",
+            "Name a longer corpus, raise validation_fraction, change seed, or name a validation "
+            "file",
         )
 
 

@@ -30,6 +30,8 @@ SYNTHETIC_OPTIONS: dict[str, dict[str, float]] = {
 }
 """Kinds of synthetic corpus with their options and defaults."""
 
+MAX_MARKOV_TABLE = 1 << 21
+"""Most entries of a Markov source's table, symbols ** (order + 1): it is kept in memory."""
 MIN_BPE_VOCABULARY = 257
 """256 bytes and the end-of-document token."""
 
@@ -269,12 +271,12 @@ def _check_options(kind: str, options: dict[str, float]) -> None:
             f"{math.log(options['symbols']):.4f} nats per character; got {options['entropy']:g}",
             "Lower entropy or raise symbols",
         )
-    if options["symbols"] ** options["order"] > 1 << 20:
+    if options["symbols"] ** (options["order"] + 1) > MAX_MARKOV_TABLE:
         raise DataError(
             "option-value",
             "corpus",
-            f"symbols ** order of synthetic:markov must be at most {1 << 20:,}; got "
-            f"{options['symbols'] ** options['order']:,.0f}",
+            f"symbols ** (order + 1) of synthetic:markov must be at most {MAX_MARKOV_TABLE:,}; got "
+            f"{options['symbols'] ** (options['order'] + 1):,.0f}",
             "Lower symbols or order",
         )
 

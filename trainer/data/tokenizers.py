@@ -1,57 +1,32 @@
-"""Tokenizers behind one interface: bytes of UTF-8 text to arrays of token ids, and back.
+"""Tokenizers: bytes of UTF-8 text to arrays of token ids, and back.
 
-A tokenizer is saved beside the token files it made, so that a trained model's output can be read
-without the source: `save_tokenizer` and `load_tokenizer`.
+`open_tokenizer` loads or learns the one that a source names. A tokenizer is saved beside the token
+files it made, so that a model's output can be read without the source: `load_tokenizer`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.data.documents import Corpus
 from trainer.data.errors import DataError
+from trainer.data.record import TokenArray, Tokenizer, read_record, write_record
 from trainer.data.source import DataSource
 
-TokenArray = npt.NDArray[np.unsignedinteger]
-
-RECORD_NAME = "tokenizer_kind.json"
-
-
-class Tokenizer(Protocol):
-    """What turns text into token ids."""
-
-    @property
-    def name(self) -> str:
-        """Name, for a person."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids."""
-
-    @property
-    def separator(self) -> int | None:
-        """Token that stands between documents; None where there is none."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what the tokenizer does."""
-
-    def encode(self, texts: Sequence[bytes], /) -> list[TokenArray]:
-        """Token ids of each UTF-8 text, one array of shape (tokens,) each; nothing is added."""
-
-    def decode(self, tokens: Sequence[int], /) -> bytes:
-        """Text of token ids, as bytes: a cut through a character is no error."""
-
-    def save(self, folder: Path, /) -> None:
-        """Write what `load_tokenizer` needs into an existing folder."""
+__all__ = [
+    "ByteTokenizer",
+    "CharTokenizer",
+    "TokenArray",
+    "Tokenizer",
+    "load_tokenizer",
+    "open_tokenizer",
+    "tokenizer_identity",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,18 +70,87 @@ class ByteTokenizer:
         write_record(folder, {"kind": "byte"})
 
 
-def write_record(folder: Path, record: dict[str, object]) -> None:
-    """Write the small file that says which tokenizer a folder holds."""
-    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / RECORD_NAME).write_text(text, encoding="utf-8")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CharTokenizer:
+    """A token is a character of the corpus: ids are places in the sorted set of characters.
+
+    There is no separator and no unknown token, so that the vocabulary is the text's own and the
+    loss is that of the text: a character outside the vocabulary is an error. When a part of the
+    corpus is held out, the set is that of the whole corpus; a validation file of its own must not
+    bring new characters.
+    """
+
+    characters: str
+    """The vocabulary, sorted by code point."""
+
+    @property
+    def name(self) -> str:
+        """Always `char`."""
+        return "char"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of characters."""
+        return len(self.characters)
+
+    @property
+    def separator(self) -> None:
+        """None: every id is a character of the text."""
+        return None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the characters."""
+        return hashlib.sha256(b"char: " + self.characters.encode("utf-8")).hexdigest()
+
+    def encode(self, texts: Sequence[bytes], /) -> list[TokenArray]:
+        """Places of the characters of each text, uint32.
+
+        Raises:
+            DataError: `character-unknown`, naming the first such character and its place.
+        """
+        known = _code_points(self.characters)
+        return [self._encode(text.decode("utf-8"), known) for text in texts]
+
+    def _encode(self, text: str, known: TokenArray) -> TokenArray:
+        points = _code_points(text)
+        places = np.minimum(np.searchsorted(known, points), known.size - 1)
+        unknown = np.flatnonzero(known[places] != points)
+        if unknown.size:
+            at = int(unknown[0])
+            raise DataError(
+                "character-unknown",
+                f"text {text[max(0, at - 20) : at + 20]!r}",
+                f"every character must be among the {known.size} of the vocabulary; got "
+                f"{text[at]!r} (U+{ord(text[at]):04X})",
+                "Use the byte tokenizer, or leave validation out to hold out a part of the corpus",
+            )
+        return places.astype(np.uint32)
+
+    def decode(self, tokens: Sequence[int], /) -> bytes:
+        """Join the characters."""
+        return "".join(self.characters[token] for token in tokens).encode("utf-8")
+
+    def save(self, folder: Path, /) -> None:
+        """Write the characters."""
+        write_record(folder, {"kind": "char", "characters": self.characters})
+
+
+def _code_points(text: str) -> TokenArray:
+    """Code points of a text, uint32, shape (characters,)."""
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 
 def tokenizer_identity(source: DataSource) -> str:
-    """Name of the tokenizer that tells apart all that could give other tokens, without loading it.
+    """Name of the tokenizer that tells apart all that could give other tokens.
 
     A tokenizer trained here is named by its recipe: what it learns from is part of the corpus.
     """
-    return f"{source.tokenizer_kind} {source.tokenizer}"
+    if source.tokenizer_kind == "hf":
+        from trainer.data.backend import hf_identity
+
+        return f"hf {hf_identity(source.tokenizer)}"
+    return source.tokenizer
 
 
 def open_tokenizer(
@@ -120,32 +164,56 @@ def open_tokenizer(
         on_read: called with the number of bytes of each document read.
 
     Raises:
-        DataError: `tokenizer-unknown` and others, when there is no such tokenizer.
+        DataError: when there is no such tokenizer or it cannot be learnt.
     """
-    return ByteTokenizer()
+    kind = source.tokenizer_kind
+    if kind == "byte":
+        return ByteTokenizer()
+    if kind == "char":
+        return _learn_characters(_read(corpus, on_read, train_only=bool(source.validation)))
+    from trainer.data import backend
+
+    if kind == "bpe":
+        texts = _read(corpus, on_read, train_only=True)
+        return backend.train_bpe(texts, size=source.bpe_size, place=corpus.description)
+    return backend.open_hf(source.tokenizer)
+
+
+def _read(corpus: Corpus, on_read: Callable[[int], None], *, train_only: bool) -> Iterator[bytes]:
+    """Text to learn from."""
+    for document in corpus.documents():
+        on_read(len(document.data))
+        if not (train_only and document.validation):
+            yield document.data
+
+
+def _learn_characters(texts: Iterator[bytes]) -> CharTokenizer:
+    characters: set[str] = set()
+    for text in texts:
+        characters.update(text.decode("utf-8"))
+    return CharTokenizer(characters="".join(sorted(characters)))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer that was saved in a folder.
 
     Raises:
-        DataError: `tokenizer-missing` when the folder holds none.
+        DataError: `tokenizer-missing` when the folder holds none, `tokenizer-unknown` when it is
+            of a kind that this version does not know.
     """
-    path = folder / RECORD_NAME
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        raise DataError(
-            "tokenizer-missing",
-            str(path),
-            "a prepared corpus must hold its tokenizer, and there is none that can be read",
-            "Remove the folder and prepare the corpus again",
-        ) from error
-    if record["kind"] == "byte":
+    record = read_record(folder)
+    kind = record.get("kind")
+    if kind == "byte":
         return ByteTokenizer()
+    if kind == "char":
+        return CharTokenizer(characters=record["characters"])
+    if kind == "backend":
+        from trainer.data.backend import load_saved
+
+        return load_saved(folder, record)
     raise DataError(
         "tokenizer-unknown",
-        str(path),
-        f"the kind of a saved tokenizer must be byte; got {record['kind']!r}",
+        str(folder),
+        f"the kind of a saved tokenizer must be byte, char or backend; got {kind!r}",
         "Prepare the corpus with this version",
     )
