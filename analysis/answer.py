@@ -117,6 +117,10 @@ class FitReport:
     noise: Mapping[str, Any]
     """`sd` of ln L and where it comes from."""
 
+    def isoflop_flops(self) -> list[float]:
+        """Compute of each level, cheapest first."""
+        return [level.flops for level in self.isoflop]
+
     def to_dict(self) -> dict[str, Any]:
         """The report as `fit.json` holds it: plain values, None where a number is not finite."""
         return finite(
@@ -354,7 +358,7 @@ def _line_row(study: _Study, flops: float, confidence: float) -> OptimumRow:
     """The optimum by the line through the isoFLOP minima."""
     line = study.line
     assert line is not None
-    log_n = line.log_params_at(flops)
+    log_n = min(max(line.log_params_at(flops), 0.0), math.log(flops))
     params = math.exp(log_n)
     tokens = flops / float(study.cost(np.asarray(params)))
     ratio = tokens / params

@@ -122,6 +122,8 @@ def log_optimum(
     """
     total = alpha + beta
     start = (log_a + np.log(alpha) - log_b - np.log(beta) + beta * (log_c - np.log(6.0))) / total
+    # Degenerate exponents put the optimum at absurd sizes: keep N between 1 and C.
+    start = np.clip(start, 0.0, log_c)
     if cost.is_six_n:
         return start
     low, high = start - 8.0, start + 8.0

@@ -1,5 +1,6 @@
-"""The surface fit (Approach 3): N, D, L in; a law's parameters, their covariance and a certificate
-of the global minimum out.
+"""The surface fit (Approach 3), to a certified global minimum.
+
+In: N, D, L. Out: a law's parameters, their covariance and a certificate.
 
     minimise over theta   sum_i w_i rho_delta(ln L_law(N_i, D_i; theta) - ln L_i)
 

@@ -26,11 +26,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 FloatArray = np.ndarray
+FloatLike = float | np.ndarray
+"""A number or an array of them."""
 FlopsPerToken = Callable[[FloatArray], FloatArray]
 """Training FLOPs per token as a function of N (array in, array out)."""
 
 
-def six_n(N: FloatArray) -> FloatArray:
+def six_n(N: FloatLike) -> FloatArray:
     """Training FLOPs per token by the 6N rule (Kaplan et al. 2020, section 2.1)."""
     return 6.0 * np.asarray(N, dtype=np.float64)
 
@@ -78,14 +80,14 @@ class Surface:
         if min(values[1:]) <= 0 or self.E < 0:
             raise ValueError(f"E must be >= 0 and A, B, alpha, beta, k > 0, got {values}")
 
-    def inner(self, N: FloatArray, D: FloatArray) -> FloatArray:
+    def inner(self, N: FloatLike, D: FloatLike) -> FloatArray:
         """A N^-alpha + B D^-beta, broadcast over N and D."""
         N, D = np.asarray(N, dtype=np.float64), np.asarray(D, dtype=np.float64)
         return np.exp(math.log(self.A) - self.alpha * np.log(N)) + np.exp(
             math.log(self.B) - self.beta * np.log(D)
         )
 
-    def loss(self, N: FloatArray, D: FloatArray) -> FloatArray:
+    def loss(self, N: FloatLike, D: FloatLike) -> FloatArray:
         """L(N, D), broadcast over N (parameters) and D (tokens)."""
         return self.E + self.inner(N, D) ** self.k
 
@@ -106,10 +108,13 @@ class Surface:
         return numerator / (self.alpha + self.beta)
 
     def optimum(self, C: float) -> Optimum:
-        """Closed-form optimum under C = 6ND (Hoffmann et al. 2022, eq. 4)."""
+        """Closed-form optimum under C = 6ND (Hoffmann et al. 2022, eq. 4).
+
+        Degenerate exponents would put it at sizes beyond any float: N is kept between 1 and C/6.
+        """
         log_c = math.log(C / 6.0)
-        N = math.exp(self.log_G + self.exponent_N * log_c)
-        D = math.exp(-self.log_G + self.exponent_D * log_c)
+        log_n = min(max(self.log_G + self.exponent_N * log_c, 0.0), log_c)
+        N, D = math.exp(log_n), math.exp(log_c - log_n)
         return Optimum(flops=C, params=N, tokens=D, loss=float(self.loss(N, D)))
 
     def optimum_along(self, C: float, flops_per_token: FlopsPerToken) -> Optimum:
@@ -130,7 +135,7 @@ class Surface:
         D = C / float(flops_per_token(np.asarray(N)))
         return Optimum(flops=C, params=N, tokens=D, loss=float(self.loss(N, D)))
 
-    def compute_waste(self, ratio_error: FloatArray) -> FloatArray:
+    def compute_waste(self, ratio_error: FloatLike) -> FloatArray:
         """Share of compute wasted when D/N is off by a factor, at any fixed C = 6ND.
 
         With x = -ln(factor)/2 the shift of ln N, the inner sum grows by
@@ -157,7 +162,7 @@ class Derivatives:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LawForm:
-    """A law as the fitting sees it; one parameter vector theta = (a, b, e, alpha, beta[, kappa])."""
+    """A law as the fitting sees it, with parameters theta = (a, b, e, alpha, beta[, kappa])."""
 
     name: str
     """`chinchilla` or `skaling`."""

@@ -246,8 +246,10 @@ def read_rows(
     if faults:
         raise TableError(faults)
     excluded = _excluded_reasons(renamed["excluded"]) if "excluded" in renamed else None
-    renamed["excluded"] = "" if excluded is None else excluded
-    faults = _to_numbers(renamed)
+    renamed["excluded"] = (
+        pd.Series("", index=renamed.index, dtype="str") if excluded is None else excluded
+    )
+    faults = _to_numbers(renamed, parameter_column(chosen))
     if faults:
         raise TableError(faults)
     _fill_compute(renamed, parameter_column(chosen), notes)
@@ -385,21 +387,21 @@ def _excluded_reasons(cells: pd.Series, *, flag: str = "") -> pd.Series:
             return flag or "excluded"
         return text
 
-    return cells.map(reason).astype(object)
+    return cells.map(reason).astype("str")
 
 
-def _to_numbers(frame: pd.DataFrame) -> list[Fault]:
+def _to_numbers(frame: pd.DataFrame, column: str) -> list[Fault]:
     """Make the numeric columns float64 in place; report every bad cell of a used row."""
     faults: list[Fault] = []
     used = (frame["excluded"] == "").to_numpy()
-    required = {"tokens", "loss", "flops", UNNAMED_CONVENTION, *map(parameter_column, CONVENTIONS)}
+    required = {"tokens", "loss", "flops", column}
     for name in _NUMERIC:
         if name not in frame:
             continue
         cells = frame[name]
         values = pd.to_numeric(cells, errors="coerce").astype(np.float64).to_numpy(copy=True)
         blank = (cells.isna() | (cells.astype(str).str.strip() == "")).to_numpy()
-        whole_blank = bool(blank[used].all()) and name not in ("tokens", "loss")
+        whole_blank = bool(blank[used].all()) and name not in ("tokens", "loss", column)
         need = used & (name in required) & (not whole_blank)
         bad = (need | (used & ~blank)) & ~np.isfinite(values)
         low = (values <= 0) if name in _POSITIVE else (values < 0)
@@ -461,11 +463,7 @@ def _consistency_faults(frame: pd.DataFrame, column: str) -> list[Fault]:
     used = frame[frame["excluded"] == ""]
     if len(used) == 0:
         return faults
-    small = [
-        name
-        for name in (column, "tokens", "flops")
-        if float(used[name].median()) < {"flops": 1e6}.get(name, 100.0)
-    ]
+    small = [name for name in (column, "tokens") if float(used[name].median()) < 100.0]
     for name in small:
         faults.append(
             Fault(
@@ -529,11 +527,11 @@ def _mark_duplicates(frame: pd.DataFrame, column: str, notes: list[str]) -> None
 def _fill_levels(frame: pd.DataFrame, notes: list[str]) -> None:
     """Give each row a level label: the column's, or one per cluster of compute."""
     if "level" in frame and frame["level"].notna().any():
-        frame["level"] = [_label(cell) for cell in frame["level"]]
+        frame["level"] = pd.Series(map(_label, frame["level"]), index=frame.index, dtype="str")
         return
     source = "flops_target" if "flops_target" in frame else "flops"
     used = frame.index[frame["excluded"] == ""]
-    labels = pd.Series("", index=frame.index, dtype=object)
+    labels = pd.Series("", index=frame.index, dtype="str")
     compute = frame.loc[used, source].to_numpy(dtype=np.float64)
     usable = np.isfinite(compute) & (compute > 0)
     labels.loc[used[usable]] = cluster_levels(compute[usable])
