@@ -12,7 +12,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from trainer.data.errors import DataError, did_you_mean
@@ -79,8 +79,8 @@ class DataSource:
     """Text, tokenizer and split; the same source always gives the same tokens.
 
     Raises:
-        DataError: at construction, for the first rule that a field breaks (`source_faults` lists
-            all of them).
+        DataError: at construction, for the first rule that a field breaks (`faults_of` lists all
+            of them).
     """
 
     corpus: str | tuple[str, ...] = "embedded"
@@ -104,8 +104,9 @@ class DataSource:
     """`auto`: the tokenizer's end-of-document token stands between documents. `none`: nothing."""
 
     def __post_init__(self) -> None:
-        for fault in source_faults(self):
-            raise fault
+        faults = _faults(self)
+        if faults:
+            raise faults[0]
 
     @property
     def corpora(self) -> tuple[str, ...]:
@@ -281,8 +282,23 @@ def _check_options(kind: str, options: dict[str, float]) -> None:
         )
 
 
-def source_faults(source: DataSource) -> tuple[DataError, ...]:
-    """Every rule that the fields break by themselves, without a look at the disk."""
+def faults_of(**fields: Any) -> tuple[DataError, ...]:
+    """Every rule that the fields of a source break by themselves, without a look at the disk.
+
+    Args:
+        **fields: fields of `DataSource`, of the right types; the others have their defaults.
+    """
+    # The constructor stops at the first fault; this looks at the same record without it.
+    source = object.__new__(DataSource)
+    for field in dataclasses.fields(DataSource):
+        object.__setattr__(source, field.name, fields.pop(field.name, field.default))
+    if fields:
+        raise TypeError(f"DataSource has no fields {sorted(fields)}")
+    return _faults(source)
+
+
+def _faults(source: DataSource) -> tuple[DataError, ...]:
+    """Every rule that the fields break, corpus first."""
     faults: list[DataError] = []
     corpora = source.corpora
     if not corpora or any(not isinstance(c, str) or not c.strip() for c in corpora):
