@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 FEISTEL_ROUNDS = 4
 """Rounds of the network: four make it indistinguishable from a random permutation."""
 
-_BLOCK_TOKENS = 2**18
-"""Tokens that are gathered at once, to spread the fixed costs over several steps."""
+_BLOCK_TOKENS, _BLOCK_STEPS = 2**18, 64
+"""Most tokens and steps gathered at once, to spread the fixed costs over several steps."""
 
 
 class TokenBatches:
@@ -50,7 +50,8 @@ class TokenBatches:
         spare = len(tokens) // context - 1
         self._can_shift = spare >= 1
         self.windows = spare if self._can_shift else (len(tokens) - 1) // context
-        self._block_steps = max(1, _BLOCK_TOKENS // (batch_sequences * (context + 1)))
+        step_tokens = batch_sequences * (context + 1)
+        self._block_steps = min(_BLOCK_STEPS, max(1, _BLOCK_TOKENS // step_tokens))
         self._block_start = -1
         self._block: NDArray[np.int64] = np.empty((0, batch_sequences, context + 1), np.int64)
         self._within = np.arange(context + 1)

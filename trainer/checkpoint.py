@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -119,7 +120,10 @@ def load(folder: Path, step: int, *, owner: str) -> Loaded:
             f"{data_path}: belongs to {manifest.owner} step {manifest.step}, not to {owner} "
             f"step {step}"
         )
-    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise NoGoodCheckpoint(f"{data_path}: not a plain state of tensors ({error})") from error
     return Loaded(manifest=manifest, state=state, rejected=())
 
 

@@ -42,6 +42,20 @@ def bits_per_byte(loss: float, *, tokens: float, text_bytes: float) -> float:
     return loss * tokens / (text_bytes * math.log(2.0))
 
 
+def held_out_sequences(available: int, *, count: int, context: int) -> int:
+    """Whole sequences in the first `count` of the available held-out tokens.
+
+    Raises:
+        ValueError: when there are not so many tokens, or not one sequence of them.
+    """
+    if not context <= count <= available - 1:
+        raise ValueError(
+            f"validation_tokens must lie between one sequence ({context}) and the held-out "
+            f"tokens less one ({available - 1}), got {count}"
+        )
+    return count // context
+
+
 @torch.no_grad()
 def evaluate(model: Transformer, tokens: NDArray[Any], *, count: int) -> Evaluation:
     """Mean next-token loss on the first `count` held-out tokens.
@@ -59,12 +73,7 @@ def evaluate(model: Transformer, tokens: NDArray[Any], *, count: int) -> Evaluat
             sequence.
     """
     context = model.shape.context
-    sequences = min(count, len(tokens) - 1) // context
-    if count > len(tokens) - 1 or sequences < 1:
-        raise ValueError(
-            f"validation_tokens must lie between one sequence ({context}) and the held-out "
-            f"tokens less one ({len(tokens) - 1}), got {count}"
-        )
+    sequences = held_out_sequences(len(tokens), count=count, context=context)
     was_training = model.training
     model.eval()
     device = model.embedding.device

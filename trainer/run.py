@@ -23,12 +23,13 @@ import torch
 
 from trainer import attempts as bills
 from trainer import checkpoint
+from trainer.allocator import keep_freed_memory
 from trainer.attempts import Attempts
 from trainer.batches import TokenBatches
 from trainer.config import TRAINER_VERSION, RunOptions, TrainConfig
 from trainer.data.shards import TokenData
 from trainer.durable import write_atomically
-from trainer.evaluate import bits_per_byte, evaluate
+from trainer.evaluate import bits_per_byte, evaluate, held_out_sequences
 from trainer.flops import training_flops_per_token
 from trainer.loop import Diverged, Training
 from trainer.metrics import Line, Metrics, ReplayMismatch
@@ -78,6 +79,7 @@ def run_trial(
     data = TokenData.open(options.data_dir)
     _check(config, data)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     out_dir.mkdir(parents=True, exist_ok=True)
     _claim(config, out_dir)
     return _Run(config, options, out_dir, data, started=started).to_the_end(
@@ -377,6 +379,9 @@ def _check(config: TrainConfig, data: TokenData) -> None:
             f"{config.batch_sequences}"
         )
     check_schedule(config.steps, config.schedule)
+    held_out_sequences(
+        manifest.validation_tokens, count=config.validation_tokens, context=config.shape.context
+    )
 
 
 def _device(name: str) -> torch.device:

@@ -83,19 +83,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend) -> Tensor:
     if repeats > 1:
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
     batch, heads, length, _ = q.shape
-    flat = [x.reshape(batch * heads, length, x.shape[-1]) for x in (q, k, v)]
+    q, k, v = (x.reshape(batch * heads, length, x.shape[-1]) for x in (q, k, v))
     # Autocast would widen the softmax and narrow it again; these products take what they are given.
     with torch.autocast(q.device.type, enabled=False):
         if backend == "explicit":
-            mixed = _explicit(*flat, scale)
+            mixed = _explicit(q, k, v, scale)
         else:
-            mixed = _BlockCausal.apply(*flat, scale)
+            mixed = _BlockCausal.apply(q, k, v, scale)
     return mixed.view(batch, heads, length, -1)
 
 
 def _explicit(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     scores = torch.bmm(q, k.transpose(1, 2)) * scale
-    weights = (scores + _causal_mask(0, q.shape[1], scores)).float().softmax(-1).to(v.dtype)
+    weights = (scores + _causal_mask(0, q.shape[1], scores)).softmax(-1)
     return torch.bmm(weights, v)
 
 

@@ -35,10 +35,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         sin: [T, d_h / 2].
 
     Returns:
-        As `x`; fp32 inside, then back to the type of `x`.
+        As `x`; at least fp32 inside, then back to the type of `x`.
     """
     cos, sin = cos[:, None, :], sin[:, None, :]
-    first, second = x.float().chunk(2, dim=-1)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    first, second = wide.chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x.dtype)
 
