@@ -1,0 +1,45 @@
+# One definition of every check: people, pre-commit and CI call the same targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup quickstart test check format layers clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed  ## make .venv with `sweep` in it (locked versions)
+
+$(VENV)/.installed: pyproject.toml constraints.txt docker/install-torch.sh
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.x")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked dependencies into $(VENV) (once; a few minutes) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check pip==26.3 uv==0.13.8
+	@docker/install-torch.sh $(BIN)/python
+	@$(BIN)/python -m pip install -q --no-deps -r constraints.txt
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip check
+	@touch $@
+
+quickstart: setup  ## train about 15 small models and print the answer (6 minutes on 2 cores)
+	@$(BIN)/sweep run sweeps/quickstart.yaml -y
+
+test: setup  ## run the whole test suite
+	@$(BIN)/python -m pytest -q
+
+check: setup format-check layers  ## format, lint, types, layer contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format-check:
+	@$(BIN)/ruff format --check .
+
+layers: setup  ## the walls between the rooms
+	@$(BIN)/lint-imports --no-cache
+
+format: setup  ## put the code into the common format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## remove what `setup` and the checks made (never your outputs/)
+	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,537 @@
+"""The `sweep` command: verbs, printing, exit codes. Heavy imports stay inside the verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from orchestrator.errors import BadInput, Exit, Fault, SweepError, nearest
+
+if TYPE_CHECKING:
+    from orchestrator.budget import Budget
+
+app = typer.Typer(
+    name="sweep",
+    help="From a compute budget to your compute-optimal tokens-per-parameter ratio.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=True,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+BudgetFile = Annotated[Path, typer.Argument(help="The budget file.", metavar="BUDGET.YAML")]
+SweepName = Annotated[
+    str, typer.Argument(help="A sweep's name, its folder, or its budget file.", metavar="SWEEP")
+]
+Outputs = Annotated[
+    Path, typer.Option("--outputs", help="Folder of all sweeps.", envvar="SWEEP_OUTPUTS")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def main() -> None:
+    """Run the command; errors become one message and the exit code of the design's table."""
+    try:
+        app()
+    except SweepError as error:
+        err.print(str(error), markup=False, soft_wrap=True)
+        raise SystemExit(int(error.exit_code)) from None
+    except KeyboardInterrupt:
+        err.print("Interrupted.")
+        raise SystemExit(int(Exit.INTERRUPTED)) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except Exception as error:
+        if "SWEEP_DEBUG" in os.environ:
+            raise
+        err.print(
+            f"error[SWP-7000]: a defect of ours: {type(error).__name__}: {error}\n"
+            "  help: run it again with SWEEP_DEBUG=1 for the trace, and report it",
+            markup=False,
+        )
+        raise SystemExit(int(Exit.BUG)) from None
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("budget.yaml"),
+    name: Annotated[str, typer.Option(help="Name of the sweep.")] = "my-sweep",
+    amount: Annotated[
+        str, typer.Option("--budget", help="Amount, e.g. 'cpu_hours: 0.5' or 'flops: 1e18'.")
+    ] = "cpu_hours: 0.2",
+    corpus: Annotated[str, typer.Option(help="What to train on.")] = "embedded",
+    tokenizer: Annotated[str, typer.Option(help="How it is cut into tokens.")] = "byte",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented budget to start from."""
+    from orchestrator.budget import parse_budget
+    from orchestrator.example import example
+
+    if path.exists() and not force:
+        raise BadInput(
+            Fault(
+                code="SWP-1301",
+                rule="`sweep init` does not replace a file",
+                place=str(path),
+                remedy="name another file, or add --force",
+            )
+        )
+    text = example(name=name, amount=amount, corpus=corpus, tokenizer=tokenizer, file=path.name)
+    parse_budget(text, file=path.name)
+    path.write_text(text)
+    if as_json:
+        _print_json({"schema": "sweep.init/1", "path": str(path)})
+        return
+    out.print(f"Wrote {path}. Next: [bold]sweep plan {path}[/], then [bold]sweep run {path}[/].")
+
+
+@app.command()
+def check(
+    budget_file: Annotated[Path | None, typer.Argument(help="The budget file.")] = None,
+    outputs: Outputs = Path("outputs"),
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of budget files, for editors.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a budget file, its corpus and its plan; run nothing."""
+    from orchestrator.budget import json_schema
+
+    if schema:
+        _print_json(json_schema())
+        return
+    if budget_file is None:
+        raise BadInput(
+            Fault(
+                code="SWP-1302",
+                rule="`sweep check` needs a budget file or --schema",
+                remedy="sweep check budget.yaml",
+            )
+        )
+    budget, _ = _read_budget(budget_file)
+    plan, _ = _plan(budget, budget_file, outputs)
+    if as_json:
+        _print_json(
+            {"schema": "sweep.check/1", "valid": True, "name": budget.name,
+             "trials": len(plan.trials), "warnings": list(plan.warnings)}
+        )  # fmt: skip
+        return
+    for line in plan.warnings:
+        err.print(f"[yellow]warning:[/] {escape(line)}")
+    out.print(
+        f"{budget_file} is a valid budget: {len(plan.trials)} trials in {len(plan.levels)} levels."
+    )
+
+
+@app.command()
+def plan(
+    budget_file: BudgetFile,
+    outputs: Outputs = Path("outputs"),
+    show_defaults: Annotated[
+        bool, typer.Option("--show-defaults", help="Print the whole budget, defaults filled in.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a budget would be spent on: trials, time, price, warnings. Writes nothing."""
+    budget, _ = _read_budget(budget_file)
+    if show_defaults:
+        _print_defaults(budget, as_json=as_json)
+        return
+    planned, hardware = _plan(budget, budget_file, outputs)
+    if as_json:
+        _print_json(planned.to_dict())
+        return
+    from orchestrator.views import print_plan
+
+    print_plan(out, planned, hardware.throughput)
+
+
+@app.command()
+def run(
+    budget_file: BudgetFile,
+    outputs: Outputs = Path("outputs"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    executor: Annotated[
+        str | None, typer.Option(help="ray or inline; replaces run.executor.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster; replaces run.address.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep to its answer; run again, it does what is left."""
+    from orchestrator.session import RunRequest, run_budget
+
+    changes = {key: value for key, value in (("executor", executor), ("address", address)) if value}
+    budget, text = _read_budget(budget_file, run=changes)
+    request = RunRequest(
+        budget=budget,
+        text=text,
+        base=budget_file.resolve().parent,
+        outputs=outputs.resolve(),
+        ask=not (yes or as_json) and sys.stdin.isatty() and err.is_terminal,
+        quiet=quiet,
+    )
+    outcome = run_budget(request, err)
+    if outcome is None:
+        raise typer.Exit(int(Exit.COMPLETE))
+    if as_json:
+        _print_json(outcome.document)
+    else:
+        _print_outcome(budget.name, outcome.document, outcome.report)
+    raise typer.Exit(int(outcome.exit_code))
+
+
+@app.command()
+def status(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """Show every trial of a sweep and what was charged; answers while it runs."""
+    from orchestrator.journal import read_state
+    from orchestrator.views import print_status
+
+    folder = _sweep_dir(sweep, outputs)
+    state = read_state(folder)
+    assert state.opened is not None
+    if not as_json:
+        print_status(out, state)
+        return
+    _print_json(
+        {
+            "schema": "sweep.status/1",
+            "name": state.opened["name"],
+            "finished": state.finished,
+            "trials": state.counts,
+            "charged_flops": state.charged_flops,
+            "budget_flops": state.opened["budget_flops"],
+            "fit": state.fit,
+            "runs": [
+                {
+                    "trial_id": trial.trial_id,
+                    "label": trial.label,
+                    "level": trial.level,
+                    "status": trial.status.value,
+                    "attempts": trial.attempts,
+                    "loss": trial.result.loss if trial.result else None,
+                    "reason": trial.reason,
+                }
+                for trial in state.trials.values()
+            ],
+        }
+    )
+
+
+@app.command()
+def fit(
+    sweep: Annotated[
+        str | None, typer.Argument(help="A sweep's name, its folder, or its budget file.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Any CSV or parquet of params, tokens, loss.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="ours=theirs, e.g. params=N; repeat for each column."),
+    ] = None,
+    target_flops: Annotated[
+        str | None, typer.Option(help="Compute that the ratio is wanted at, e.g. 1e21.")
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help="Which parameters are N: matmul, total, body, active.")
+    ] = "matmul",
+    huber_delta: Annotated[
+        float | None,
+        typer.Option(help="Width of the Huber objective in ln loss; default: from the residuals."),
+    ] = None,
+    report_dir: Annotated[
+        Path | None, typer.Option("--report", help="Also write a report into this folder.")
+    ] = None,
+    outputs: Outputs = Path("outputs"),
+    as_json: AsJson = False,
+) -> None:
+    """Fit the scaling law to a sweep, or to any table."""
+    from orchestrator.fitting import fit_any_table, fit_sweep
+
+    if (table is None) == (sweep is None):
+        raise BadInput(
+            Fault(
+                code="SWP-1303",
+                rule="`sweep fit` needs a sweep or --table FILE, one of them",
+                remedy="sweep fit quickstart, or: sweep fit --table losses.csv",
+            )
+        )
+    if sweep is not None:
+        result = fit_sweep(_sweep_dir(sweep, outputs), huber_delta=huber_delta)
+    else:
+        assert table is not None
+        result = fit_any_table(
+            table,
+            mapping=_mapping(mapping or []),
+            target_flops=_flops(target_flops),
+            convention=convention,
+            huber_delta=huber_delta,
+            report_dir=report_dir,
+        )
+    if as_json:
+        _print_json(result)
+    else:
+        from orchestrator.views import print_fit
+
+        print_fit(out, result)
+    refused = result["status"] == "not_identified"
+    raise typer.Exit(int(Exit.WITH_FAILURES if refused else Exit.COMPLETE))
+
+
+@app.command()
+def report(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """Write a sweep's report again from its journal."""
+    from orchestrator.fitting import report_sweep
+
+    path = report_sweep(_sweep_dir(sweep, outputs))
+    if as_json:
+        _print_json({"schema": "sweep.report/1", "report": str(path)})
+    else:
+        out.print(str(path), soft_wrap=True)
+
+
+@app.command()
+def plot(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """Draw a sweep's figures again and list them."""
+    from orchestrator.fitting import report_sweep
+
+    folder = report_sweep(_sweep_dir(sweep, outputs)).parent / "figures"
+    figures = sorted(str(path) for path in folder.iterdir() if path.suffix in (".png", ".svg"))
+    if as_json:
+        _print_json({"schema": "sweep.plot/1", "figures": figures})
+    else:
+        for path in figures:
+            out.print(path, soft_wrap=True)
+
+
+@app.command()
+def ui(
+    sweep: Annotated[str | None, typer.Argument(help="Link to this sweep's runs.")] = None,
+    outputs: Outputs = Path("outputs"),
+    port: Annotated[int, typer.Option(help="Port on this machine; 0: a free one.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Open MLflow on the sweeps' store and print links to the runs. Ctrl-C ends it."""
+    from orchestrator.mlflow_ui import serve
+
+    folder = _sweep_dir(sweep, outputs) if sweep else None
+    serve(outputs.resolve(), folder, port=port, announce=_announce(as_json))
+
+
+@app.command()
+def doctor(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """Look at this machine: versions, devices, disk, memory, what a sweep would stumble on."""
+    from orchestrator.doctor import examine
+
+    findings = examine(outputs.resolve())
+    sound = all(finding.sound for finding in findings)
+    if as_json:
+        _print_json(
+            {
+                "schema": "sweep.doctor/1",
+                "sound": sound,
+                "findings": [finding.to_dict() for finding in findings],
+            }
+        )
+    else:
+        for finding in findings:
+            mark = "[green]ok[/]  " if finding.sound else "[red]bad[/] "
+            out.print(f"{mark}{escape(finding.what)}: {escape(finding.found)}", soft_wrap=True)
+            if finding.remedy:
+                out.print(f"     {escape(finding.remedy)}", soft_wrap=True)
+    raise typer.Exit(int(Exit.COMPLETE if sound else Exit.ENVIRONMENT))
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Print the versions of isosweep and of what results depend on."""
+    from importlib.metadata import version as version_of
+
+    names = ("isosweep", "torch", "ray", "mlflow", "optuna", "scipy", "numpy", "pandas")
+    versions = {name: version_of(name) for name in names}
+    if as_json:
+        _print_json({"schema": "sweep.version/1", "versions": versions})
+    else:
+        for name, number in versions.items():
+            out.print(f"{name} {number}")
+
+
+def _read_budget(path: Path, *, run: dict[str, str] | None = None) -> tuple[Budget, str]:
+    """A budget file as a value and as text, with options of the command laid over `run:`."""
+    from orchestrator.budget import parse_budget
+
+    if not path.is_file():
+        beside = path.parent if path.parent.is_dir() else Path()
+        found = [str(item) for item in beside.glob("*.yaml")]
+        raise BadInput(
+            Fault(
+                code="SWP-1000",
+                rule="the budget file must exist",
+                place=str(path),
+                remedy=nearest(str(path), found) if found else "`sweep init` writes one",
+            )
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            Fault(
+                code="SWP-1001",
+                rule=f"a budget file must be UTF-8 text; byte {error.start} is not",
+                place=str(path),
+                remedy="save it as UTF-8",
+            )
+        ) from None
+    budget = parse_budget(text, file=str(path))
+    if run:
+        record = budget.model_dump()
+        record["run"] |= run
+        try:
+            budget = type(budget).model_validate(record)
+        except ValueError as error:
+            raise BadInput(
+                Fault(
+                    code="SWP-1304",
+                    rule=f"an option is wrong: {error}".splitlines()[0],
+                    place=", ".join(f"--{key} {value}" for key, value in run.items()),
+                    remedy="see `sweep run --help`",
+                )
+            ) from None
+    return budget, text
+
+
+def _plan(budget: Budget, budget_file: Path, outputs: Path) -> tuple[Any, Any]:
+    from orchestrator.data import facts_of
+    from orchestrator.hardware import detect, hardware_for
+    from orchestrator.plan import make_plan
+
+    facts = facts_of(budget, budget_file.resolve().parent, outputs.resolve())
+    hardware = hardware_for(budget, outputs.resolve(), detect())
+    return make_plan(budget, facts, hardware), hardware
+
+
+def _print_defaults(budget: Budget, *, as_json: bool) -> None:
+    record = budget.model_dump(mode="json")
+    if as_json:
+        _print_json({"schema": "sweep.budget/1", "budget": record})
+        return
+    import yaml
+
+    from trainer.recipe import LEARNING_RATE_RULES
+
+    out.print(yaml.safe_dump(record, sort_keys=False, allow_unicode=True).rstrip(), markup=False)
+    out.print(f"# learning-rate rules: {', '.join(LEARNING_RATE_RULES)}", markup=False)
+
+
+def _print_outcome(name: str, document: dict[str, Any], report_path: Path | None) -> None:
+    from orchestrator.views import answer_lines, next_commands, print_commands
+
+    trials = document["trials"]
+    done = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
+    out.print()
+    if document["fit"] is not None:
+        first, *rest = answer_lines(document["fit"])
+        out.print(f"[bold]{escape(first)}[/]", soft_wrap=True)
+        for line in rest:
+            out.print(escape(line), soft_wrap=True)
+    else:
+        out.print(f"[bold]Stopped.[/] Go on with: sweep run outputs/{name}/budget.yaml")
+    share = document["charged_flops"] / document["budget_flops"]
+    out.print(
+        f"  trials: {done}; charged {document['charged_flops']:.3g} of "
+        f"{document['budget_flops']:.3g} FLOPs ({share:.0%})"
+    )
+    if document["tracker"]:
+        out.print(f"[yellow]MLflow is behind:[/] {escape(document['tracker'])}")
+    out.print()
+    print_commands(out, next_commands(name, report_path))
+
+
+def _sweep_dir(name: str, outputs: Path) -> Path:
+    """The folder of a sweep given by name, folder or budget file."""
+    from orchestrator.journal import JOURNAL
+
+    given = Path(name)
+    candidates = [outputs / name, given]
+    if given.is_file():
+        candidates = [outputs / _read_budget(given)[0].name, given.parent]
+    for folder in candidates:
+        if (folder / JOURNAL).is_file():
+            return folder.resolve()
+    known = sorted(path.parent.name for path in outputs.glob(f"*/{JOURNAL}"))
+    raise BadInput(
+        Fault(
+            code="SWP-1305",
+            rule=f"no sweep of this name in {outputs}/",
+            place=name,
+            remedy=nearest(name, known) if known else "start one with `sweep run budget.yaml`",
+        )
+    )
+
+
+def _mapping(pairs: list[str]) -> dict[str, str]:
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise BadInput(
+            Fault(
+                code="SWP-1306",
+                rule="--map takes ours=theirs",
+                place=f"--map {wrong[0]}",
+                remedy="for example --map params=N --map tokens=D",
+            )
+        )
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _flops(text: str | None) -> float | None:
+    from orchestrator.units import parse_flops
+
+    if text is None:
+        return None
+    try:
+        value = parse_flops(text)
+        if value <= 0:
+            raise ValueError(f"must be greater than 0, got {value:g}")
+    except ValueError as error:
+        raise BadInput(
+            Fault(
+                code="SWP-1307",
+                rule=f"a target must be an amount of compute: {error}",
+                place=f"--target-flops {text}",
+                remedy="for example --target-flops 1e21",
+            )
+        ) from None
+    return value
+
+
+def _announce(as_json: bool) -> Any:
+    """Prints the links of a started UI."""
+
+    def announce(links: dict[str, str]) -> None:
+        if as_json:
+            _print_json({"schema": "sweep.ui/1", **links})
+            sys.stdout.flush()
+            return
+        for what, link in links.items():
+            out.print(f"{what}: {link}", soft_wrap=True)
+        out.print("Ctrl-C ends it.")
+
+    return announce
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")

@@ -1,0 +1,60 @@
+"""The commented budget file that `sweep init` writes."""
+
+from __future__ import annotations
+
+TEMPLATE = """\
+# A budget for `sweep run`. Everything but `name` and `budget` has a default;
+# `sweep plan --show-defaults {file}` prints them all.
+name: {name}
+
+budget:
+  {amount}            # or flops: 1e18, gpu_hours: 24, cpu_hours: 1, gpus: 8 + wall_clock: 24h
+  # price_per_hour: 2.50       # for the quotation
+
+data:
+  corpus: {corpus}           # embedded (this Python's own source), a path, glob or list of text,
+                             # jsonl or parquet files, or a Hugging Face dataset name
+  tokenizer: {tokenizer}            # byte, char, bpe:4096, or a Hugging Face name or local folder
+
+model:
+  family: llama              # or gpt
+  context: {context}
+
+training:
+  batch_tokens: {batch_tokens}
+
+design:
+  levels: {levels}                  # compute levels, about a factor of 3 apart
+  sizes: 5                   # model sizes per level
+  span: 3                    # from centre / 3 to centre * 3
+  tokens_per_parameter: {ratio}  # where the first level is centred: about 20 for BPE tokens, 150 for bytes
+
+# target:
+#   flops: 1e20              # the run you are about to pay for; default: 10 times the largest level
+"""
+
+
+def example(
+    *, name: str, amount: str, corpus: str = "embedded", tokenizer: str = "byte", file: str
+) -> str:
+    """The text of a commented budget.
+
+    Args:
+        name: name of the sweep.
+        amount: one line of the `budget:` section, such as `cpu_hours: 0.5`.
+        corpus: what to train on.
+        tokenizer: how it is cut.
+        file: the file it is written to, for the comment.
+    """
+    by_byte = tokenizer in ("byte", "char")
+    return TEMPLATE.format(
+        name=name,
+        amount=amount,
+        corpus=corpus,
+        tokenizer=tokenizer,
+        file=file,
+        context=128 if by_byte else 1024,
+        batch_tokens=1024 if by_byte else "auto",
+        levels=3 if by_byte else 4,
+        ratio=150 if by_byte else 20,
+    )

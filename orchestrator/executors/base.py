@@ -1,0 +1,96 @@
+"""What a service asks of an executor, whatever runs the trials: submit, listen, stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from trainer.config import RunOptions, TrainConfig
+from trainer.result import RunResult
+
+STOP_FILE = "stop"
+"""A file of this name in the sweep directory asks every running trial to checkpoint and end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One trial, ready to be run anywhere."""
+
+    trial_id: str
+    """Identity."""
+    config: TrainConfig
+    """What is trained."""
+    options: RunOptions
+    """How it runs."""
+    out_dir: Path
+    """Its folder, absolute; reachable from the worker."""
+    stop_file: Path
+    """Its appearance asks the trial to checkpoint and end."""
+    cpus: float
+    """CPU cores it occupies."""
+    gpus: float
+    """GPUs it occupies, fractions allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """An attempt of a trial began."""
+
+    trial_id: str
+    """Which trial."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """A trial ended with a result."""
+
+    trial_id: str
+    """Which trial."""
+    result: RunResult
+    """Its result."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """An attempt ended without a result: its worker died."""
+
+    trial_id: str
+    """Which trial."""
+    reason: str
+    """What is known of the cause."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interrupted:
+    """An attempt checkpointed and ended because it was asked to."""
+
+    trial_id: str
+    """Which trial."""
+
+
+ExecutorEvent = Started | Finished | Lost | Interrupted
+
+
+class Executor(Protocol):
+    """Runs jobs and tells what becomes of them. A context manager: leaving it ends every worker.
+
+    Every job submitted yields any number of `Started`, and then exactly one of `Finished`, `Lost`
+    or `Interrupted`; a lost job may be submitted again.
+    """
+
+    def __enter__(self) -> Executor:
+        """Start what the executor needs; raises `EnvironmentUnusable` when it cannot."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """End every worker and release every resource."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; jobs start in the order of submission as resources allow."""
+        ...
+
+    def next_event(self, timeout_s: float) -> ExecutorEvent | None:
+        """The next thing that happened, or None after `timeout_s` seconds of nothing."""
+        ...

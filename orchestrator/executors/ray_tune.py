@@ -1,0 +1,293 @@
+"""Trials as Ray Tune trials, on this machine or on a cluster. The only file that imports ray.
+
+One long-lived Tuner per sweep, fed by a search algorithm that hands out jobs as the service submits
+them; workers stay warm between jobs (`reuse_actors`). Tune's own state is never restored: what is
+left to do follows from the journal. Whatever Ray would print goes to a log file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import secrets
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import EnvironmentUnusable, Fault
+from orchestrator.executors.base import ExecutorEvent, Finished, Interrupted, Job, Lost, Started
+from orchestrator.executors.worker import run_job
+
+# Read by Ray at import. Loopback only: without the multi-node switch a private Ray takes 127.0.0.1
+# as its address, and its servers then bind to it alone (measured with 2.60: no other socket).
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Ray's shared memory: results are small, tokens are read from disk."""
+CLOSE_TIMEOUT_S = 60.0
+"""How long the end of a sweep waits for Tune before Ray is shut down under it."""
+
+
+class RayTuneExecutor:
+    """Runs jobs in Ray Tune workers."""
+
+    def __init__(
+        self,
+        *,
+        slots: int,
+        cpus: int,
+        gpus: int,
+        log_dir: Path,
+        address: str | None = None,
+    ) -> None:
+        """Describe the resources; nothing starts before the context is entered.
+
+        Args:
+            slots: trials at a time.
+            cpus: cores that a private Ray may use (ignored with `address`).
+            gpus: GPUs that a private Ray may use (ignored with `address`).
+            log_dir: folder for Ray's chatter.
+            address: a running cluster to join; None starts a private one on this machine.
+        """
+        self._slots = slots
+        self._cpus = cpus
+        self._gpus = gpus
+        self._address = address
+        self._log = log_dir / "ray.log"
+        self._events: queue.SimpleQueue[ExecutorEvent] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._temporary: Path | None = None
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._streams = contextlib.ExitStack()
+        self._resources: dict[str, float] = {}
+
+    def __enter__(self) -> RayTuneExecutor:
+        """Start or join Ray and the Tuner.
+
+        Raises:
+            EnvironmentUnusable: when Ray does not start or the cluster does not answer.
+        """
+        self._temporary = Path(tempfile.mkdtemp(prefix="isosweep-"))
+        os.environ.update(_QUIET)
+        log = self._streams.enter_context(self._log.open("a"))
+        self._streams.enter_context(contextlib.redirect_stdout(log))
+        self._streams.enter_context(contextlib.redirect_stderr(log))
+        try:
+            self._start_ray()
+            self._start_tune()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End Tune and, where it was private, Ray; remove its temporary folder."""
+        import ray
+
+        self._jobs.put(None)
+        if self._thread is not None:
+            self._thread.join(CLOSE_TIMEOUT_S)
+        ray.shutdown()
+        self._streams.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job, after checking that the cluster can ever run it.
+
+        Raises:
+            EnvironmentUnusable: when it asks for more than there is; Ray would wait for ever.
+        """
+        for kind, wanted in (("CPU", job.cpus), ("GPU", job.gpus)):
+            have = self._resources.get(kind, 0.0)
+            if wanted > have:
+                raise EnvironmentUnusable(
+                    Fault(
+                        code="SWP-3002",
+                        rule=f"a trial asks for {wanted:g} {kind}s, the cluster has {have:g}",
+                        place="run",
+                        remedy="lower run.cpus_per_trial or run.gpus_per_trial, or name a larger "
+                        "cluster with run.address",
+                    )
+                )
+        self._jobs.put(job)
+
+    def next_event(self, timeout_s: float) -> ExecutorEvent | None:
+        """The next thing that happened, or None after `timeout_s` seconds.
+
+        Raises:
+            EnvironmentUnusable: when Tune itself has ended with an error.
+        """
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            if self._thread is not None and not self._thread.is_alive():
+                raise EnvironmentUnusable(
+                    Fault(
+                        code="SWP-3003",
+                        rule=f"Ray Tune must run as long as the sweep; it ended: {self._failure}",
+                        place=str(self._log),
+                        remedy="run the same command again: finished trials are kept",
+                    )
+                ) from self._failure
+            return None
+
+    def _start_ray(self) -> None:
+        assert self._temporary is not None
+        if self._address is None:
+            token = self._temporary / "token"
+            descriptor = os.open(token, os.O_WRONLY | os.O_CREAT, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+            os.environ.update(_PRIVATE, RAY_AUTH_TOKEN_PATH=str(token))
+            os.environ.pop("RAY_ADDRESS", None)
+        import ray
+
+        options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+        if self._address is None:
+            options |= {
+                "address": "local",
+                "num_cpus": self._cpus,
+                "num_gpus": self._gpus,
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "_temp_dir": str(self._temporary / "ray"),
+            }
+        else:
+            options["address"] = self._address
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = self._address or "a private Ray on this machine"
+            raise EnvironmentUnusable(
+                Fault(
+                    code="SWP-3001",
+                    rule=f"Ray must be reachable: {where} did not answer ({error})".splitlines()[0],
+                    place="run.address",
+                    remedy="check the address, or run without Ray: `run: {executor: inline}`",
+                )
+            ) from error
+        self._resources = ray.cluster_resources()
+
+    def _start_tune(self) -> None:
+        from ray import tune
+
+        assert self._temporary is not None
+        trainable = tune.with_resources(
+            _run_in_worker,
+            lambda config: tune.PlacementGroupFactory(
+                [{"CPU": config["cpus"], "GPU": config["gpus"]}]
+            ),
+        )
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=_job_feed(self._jobs),
+                num_samples=-1,
+                max_concurrent_trials=self._slots,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.config["job"].trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(self._temporary / "tune"),
+                verbose=0,
+                callbacks=[_event_callback(self._events)],
+            ),
+        )
+
+        def fit() -> None:
+            try:
+                tuner.fit()
+            except BaseException as error:  # noqa: BLE001 - reported by next_event
+                self._failure = error
+
+        self._thread = threading.Thread(target=fit, name="ray-tune", daemon=True)
+        self._thread.start()
+
+
+def _run_in_worker(config: dict[str, Any]) -> None:
+    """The Tune trainable: one job, reported once."""
+    from ray import tune
+
+    outcome = run_job(config["job"])
+    result = outcome.result.to_json() if isinstance(outcome, Finished) else None
+    tune.report({"objective": 0.0, "result": result})
+
+
+def _job_feed(jobs: queue.SimpleQueue[Job | None]) -> Any:
+    """A search algorithm that suggests submitted jobs in their order, until it is closed."""
+    from ray.tune.search import Searcher
+
+    class JobFeed(Searcher):
+        def __init__(self) -> None:
+            super().__init__(metric="objective", mode="min")
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}  # Tune pickles its searcher for a restore that never happens
+
+        def suggest(self, trial_id: str) -> Any:
+            try:
+                job = jobs.get_nowait()
+            except queue.Empty:
+                return None  # nothing now: Tune asks again
+            if job is None:
+                return Searcher.FINISHED
+            return {"job": job, "cpus": job.cpus, "gpus": job.gpus}
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            pass
+
+        def save(self, checkpoint_path: str) -> None:
+            pass
+
+        def restore(self, checkpoint_path: str) -> None:
+            pass
+
+    return JobFeed()
+
+
+def _event_callback(events: queue.SimpleQueue[ExecutorEvent]) -> Any:
+    """A Tune callback that turns what happens to trials into executor events."""
+    from ray import tune
+
+    from trainer.result import RunResult
+
+    class Events(tune.Callback):
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
+
+        def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+            events.put(Started(trial_id=trial.config["job"].trial_id))
+
+        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+            trial_id = trial.config["job"].trial_id
+            report = trial.last_result or {}
+            if "result" not in report:
+                # Tune calls a trial that never reported a success; it is not one.
+                events.put(Lost(trial_id=trial_id, reason="its worker ended without a report"))
+            elif report["result"] is None:
+                events.put(Interrupted(trial_id=trial_id))
+            else:
+                result = RunResult.from_json(report["result"])
+                events.put(Finished(trial_id=trial_id, result=result))
+
+        def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+            events.put(Lost(trial_id=trial.config["job"].trial_id, reason="its worker died"))
+
+    return Events()

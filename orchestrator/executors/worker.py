@@ -1,0 +1,50 @@
+"""What happens inside a worker: run one job and say how it ended."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.executors.base import Finished, Interrupted, Job
+from trainer.result import RunResult, RunStatus
+
+STOP_POLL_S = 0.5
+"""How often a running trial looks for the stop file, seconds."""
+
+
+def run_job(job: Job) -> Finished | Interrupted:
+    """Run a job to its end.
+
+    An error of the trial itself is part of its record: the sweep goes on without it, and trying
+    again would only repeat it. The death of the process is the one end that leaves no record.
+    """
+    # Imported here: the driver, which never trains, must not pay for torch.
+    from trainer import run
+
+    try:
+        result = run.run_trial(
+            job.config, job.options, job.out_dir, should_stop=_stop_when_asked(job.stop_file)
+        )
+    except run.Interrupted:
+        return Interrupted(trial_id=job.trial_id)
+    except Exception as error:  # noqa: BLE001 - recorded as the trial's result, with its trace
+        (job.out_dir / "error.txt").write_text(traceback.format_exc())
+        message = f"{type(error).__name__}: {error}"
+        result = RunResult(trial_id=job.trial_id, status=RunStatus.FAILED, message=message)
+    return Finished(trial_id=job.trial_id, result=result)
+
+
+def _stop_when_asked(stop_file: Path) -> Callable[[], bool]:
+    next_look = 0.0
+
+    def should_stop() -> bool:
+        nonlocal next_look
+        now = time.monotonic()
+        if now < next_look:
+            return False
+        next_look = now + STOP_POLL_S
+        return stop_file.exists()
+
+    return should_stop

@@ -1,0 +1,90 @@
+"""Fits and reports outside of a run: of a sweep's journal, or of any table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.answer import fit_table
+from analysis.files import read_table
+from analysis.report import write_report
+from analysis.table import TableError, read_rows
+from orchestrator.budget import parse_budget
+from orchestrator.errors import BadInput, Fault
+from orchestrator.journal import read_state
+from orchestrator.outcome import RESAMPLES, fit_losses, loss_frame, write_outcome
+
+TABLE_CODE = "SWP-4001"
+"""Every fault of a loss table; its rule names which."""
+
+
+def fit_any_table(
+    path: Path,
+    *,
+    mapping: Mapping[str, str],
+    target_flops: float | None,
+    convention: str,
+    huber_delta: float | None,
+    report_dir: Path | None,
+) -> dict[str, Any]:
+    """Fit a CSV or parquet file; optionally write a report of it.
+
+    Raises:
+        BadInput: with every fault of the table.
+    """
+    if not path.is_file():
+        raise BadInput(
+            Fault(
+                code="SWP-4000",
+                rule="the table must exist",
+                place=str(path),
+                remedy="name a CSV or parquet file",
+            )
+        )
+    try:
+        table = read_table(path, mapping=mapping, convention=convention)
+    except TableError as error:
+        raise BadInput(
+            [
+                Fault(
+                    code=TABLE_CODE,
+                    rule=f"{fault.message} ({fault.rule})",
+                    place=f"{path}: {fault.place}" if fault.place != str(path) else str(path),
+                    remedy=fault.remedy,
+                )
+                for fault in error.faults
+            ]
+        ) from error
+    fit = fit_table(
+        table,
+        target_flops=target_flops,
+        convention=convention,
+        huber_delta=huber_delta,
+        resamples=RESAMPLES,
+    ).to_dict()
+    if report_dir is not None:
+        write_report(report_dir, fit=fit, table=table)
+    return fit
+
+
+def fit_sweep(sweep_dir: Path, *, huber_delta: float | None) -> dict[str, Any]:
+    """Fit what a sweep has finished so far."""
+    state = read_state(sweep_dir)
+    if huber_delta is None:
+        return fit_losses(state)
+    assert state.opened is not None
+    return fit_table(
+        read_rows(loss_frame(state)),
+        target_flops=state.opened["target_flops"],
+        huber_delta=huber_delta,
+        resamples=RESAMPLES,
+    ).to_dict()
+
+
+def report_sweep(sweep_dir: Path) -> Path:
+    """Write a sweep's table, fit and report again from its journal; returns the HTML report."""
+    state = read_state(sweep_dir)
+    file = sweep_dir / "budget.yaml"
+    budget = parse_budget(file.read_text(), file=str(file))
+    return write_outcome(state, sweep_dir, budget, fit_losses(state))

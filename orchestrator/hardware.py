@@ -1,0 +1,122 @@
+"""What is here: cores, GPUs, and how fast they have turned out to be."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.budget import Budget
+from orchestrator.errors import BadInput, Fault
+from orchestrator.journal import write_atomic
+from orchestrator.plan import Hardware
+from orchestrator.state import TrialState
+from orchestrator.throughput import CPU_CORE, GPU, StepTime, Throughput, calibrate
+
+HARDWARE_FILE = "hardware.json"
+SCHEMA = "sweep.hardware/1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """This machine."""
+
+    cores: int
+    """CPU cores this process may use."""
+    gpus: tuple[str, ...]
+    """Names of the NVIDIA GPUs."""
+
+
+def detect() -> Machine:
+    """Look at this machine, without torch."""
+    return Machine(cores=len(os.sched_getaffinity(0)), gpus=tuple(_gpu_names()))
+
+
+def hardware_for(budget: Budget, outputs: Path, machine: Machine) -> Hardware:
+    """Slots, speed and precision that a budget's trials will have.
+
+    Raises:
+        BadInput: when one trial asks for more than the whole machine has.
+    """
+    run = budget.run
+    asked_gpus = budget.budget.gpus or len(machine.gpus)
+    gpus = gpus_per_trial(budget, machine)
+    if gpus > 0:
+        slots = int(asked_gpus / gpus + 1e-9)
+        prior, have, wanted = GPU, f"{asked_gpus} GPUs", f"{gpus:g}"
+    else:
+        slots = int(machine.cores / run.cpus_per_trial + 1e-9)
+        prior, have, wanted = CPU_CORE, f"{machine.cores} cores", f"{run.cpus_per_trial:g}"
+    if run.slots is not None:
+        slots = run.slots
+    if slots < 1 and run.address is None:
+        raise BadInput(
+            Fault(
+                code="SWP-1202",
+                rule=f"one trial must fit the machine: it asks for {wanted} of {have}",
+                place="run",
+                remedy="lower run.cpus_per_trial or run.gpus_per_trial",
+            )
+        )
+    return Hardware(
+        slots=max(1, slots),
+        throughput=_throughput(outputs, prior),
+        precision="bf16" if gpus > 0 else "fp32",
+    )
+
+
+def gpus_per_trial(budget: Budget, machine: Machine) -> float:
+    """GPUs of one trial: what the budget says, else one where there are any."""
+    if budget.run.gpus_per_trial is not None:
+        return budget.run.gpus_per_trial
+    return 1.0 if machine.gpus or budget.budget.gpus else 0.0
+
+
+def remember(outputs: Path, prior: Throughput, trials: Iterable[TrialState]) -> Throughput:
+    """Calibrate the throughput with finished trials and keep it for the next plan."""
+    measured = calibrate(prior, [step for trial in trials if (step := _step_time(trial))])
+    if measured.measured:
+        record = {"schema": SCHEMA, **dataclasses.asdict(measured)}
+        outputs.mkdir(parents=True, exist_ok=True)
+        write_atomic(outputs / HARDWARE_FILE, json.dumps(record, indent=2) + "\n")
+    return measured
+
+
+def _step_time(trial: TrialState) -> StepTime | None:
+    result = trial.result
+    if result is None or not result.is_datum or trial.cached_from or result.tokens_per_s <= 0:
+        return None
+    return StepTime(
+        n_layer=trial.config.shape.n_layer,
+        flops_per_step=trial.flops_per_step,
+        seconds=trial.config.batch_tokens / result.tokens_per_s,
+    )
+
+
+def _throughput(outputs: Path, prior: Throughput) -> Throughput:
+    """The kept measurement for this kind of device, else the prior."""
+    path = outputs / HARDWARE_FILE
+    if not path.exists():
+        return prior
+    record = json.loads(path.read_text())
+    if record.pop("schema", None) != SCHEMA or record["device"] != prior.device:
+        return prior
+    return Throughput(**record)
+
+
+def _gpu_names() -> list[str]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listing = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    return [line.strip() for line in listing.stdout.splitlines() if line.strip()]

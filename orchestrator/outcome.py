@@ -1,0 +1,128 @@
+"""From a sweep's state to the files a person opens: losses.csv, fit.json, report/."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.answer import fit_table
+from analysis.files import write_fit, write_table
+from analysis.report import CurvePoint, SweepFacts, write_report
+from analysis.table import COLUMNS, read_rows
+from orchestrator.budget import Budget
+from orchestrator.collect import rows, versions
+from orchestrator.state import SweepState
+from orchestrator.tracking import metric_lines
+
+RESAMPLES = 2000
+"""Bootstrap refits behind every interval."""
+
+
+def loss_frame(state: SweepState) -> pd.DataFrame:
+    """The loss table of everything that is over."""
+    assert state.opened is not None
+    records = rows(state, unique_tokens=state.opened["data"]["train_tokens"])
+    return pd.DataFrame(records, columns=list(COLUMNS))
+
+
+def fit_losses(state: SweepState) -> dict[str, Any]:
+    """Fit everything that is over; the seed is fixed, so equal tables give equal fits."""
+    assert state.opened is not None
+    table = read_rows(loss_frame(state))
+    report = fit_table(table, target_flops=state.opened["target_flops"], resamples=RESAMPLES)
+    return report.to_dict()
+
+
+def write_losses(state: SweepState, sweep_dir: Path) -> Path:
+    """Write `losses.csv`."""
+    return write_table(loss_frame(state), sweep_dir / "losses.csv")
+
+
+def write_outcome(
+    state: SweepState, sweep_dir: Path, budget: Budget, fit: Mapping[str, Any]
+) -> Path:
+    """Write `losses.csv`, `fit.json` and the report; returns the path of the HTML report."""
+    write_losses(state, sweep_dir)
+    write_fit(fit, sweep_dir / "fit.json")
+    return write_report(
+        sweep_dir / "report",
+        fit=fit,
+        table=read_rows(loss_frame(state)),
+        curves=_curves(state, sweep_dir),
+        sweep=_facts(state, sweep_dir, budget),
+    )
+
+
+def _curves(state: SweepState, sweep_dir: Path) -> dict[str, list[CurvePoint]]:
+    return {
+        trial_id: [
+            CurvePoint(
+                step=line["step"], tokens=line["tokens"], flops=line["flops"], loss=line["loss"]
+            )
+            for line in metric_lines(sweep_dir, trial_id)
+            if line.get("loss") is not None
+        ]
+        for trial_id in state.trials
+    }
+
+
+def _facts(state: SweepState, sweep_dir: Path, budget: Budget) -> SweepFacts:
+    assert state.opened is not None
+    opened = state.opened
+    trials = state.trials.values()
+    slot_s = sum(t.result.wall_s for t in trials if t.result and not t.cached_from)
+    price = budget.budget.price_per_hour
+    data = opened["data"]
+    return SweepFacts(
+        name=opened["name"],
+        budget_flops=opened["budget_flops"],
+        charged_flops=state.charged_flops,
+        useful_flops=sum(t.result.flops for t in trials if t.result and t.result.is_datum),
+        target_flops=opened["target_flops"],
+        price=None if price is None else price * slot_s / 3600,
+        slot_hours=slot_s / 3600,
+        states=state.counts,
+        family=_family(budget),
+        corpus=str(data["source"]),
+        tokenizer=str(data["tokenizer"]),
+        bytes_per_token=data["bytes_per_token"],
+        convention="N = matmul parameters (body matrices and head); FLOPs = 6 N plus the full "
+        "attention score matrix, per token",
+        levels=[(lv.level, lv.flops, lv.tokens_per_parameter, lv.reason) for lv in state.levels],
+        faults=[
+            f"{t.label}: {t.reason or 'worker died'}, {t.losses_of_workers} attempt(s) lost"
+            for t in trials
+            if t.losses_of_workers
+        ],
+        commands=_commands(budget.name),
+        versions=dict(versions(state)),
+        hashes={
+            "budget": opened["budget_digest"],
+            "data": data["digest"],
+            "losses.csv": _sha256(sweep_dir / "losses.csv"),
+        },
+        labels={t.trial_id: t.label for t in trials},
+    )
+
+
+def _family(budget: Budget) -> str:
+    return f"{budget.model.family}, context {budget.model.context} tokens"
+
+
+def _commands(name: str) -> list[tuple[str, str]]:
+    folder = f"outputs/{name}"
+    return [
+        (f"sweep run {folder}/budget.yaml", "run this sweep again (finished trials are kept)"),
+        (f"sweep fit --table {folder}/losses.csv", "fit its table again"),
+        (f"sweep ui {name}", "browse its runs in MLflow"),
+    ]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+

@@ -1,0 +1,525 @@
+"""The one loop with effects: plan minus done -> submit -> watch -> collect -> fit -> report.
+
+The sweep directory is the state. Running a sweep again does what is left; running a finished one
+does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from orchestrator.budget import changed_keys
+from orchestrator.collect import measurements
+from orchestrator.designs.isoflop import centre
+from orchestrator.display import Display, Running
+from orchestrator.errors import Exit, Fault, StateRefused
+from orchestrator.executors.base import (
+    STOP_FILE,
+    Executor,
+    Finished,
+    Interrupted,
+    Job,
+    Lost,
+    Started,
+)
+from orchestrator.hardware import gpus_per_trial, remember
+from orchestrator.journal import Journal, write_atomic
+from orchestrator.outcome import fit_losses, write_losses, write_outcome
+from orchestrator.plan import levels_of, plan_level
+from orchestrator.setting import Setting
+from orchestrator.state import EventKind, LevelState, SweepState, TrialState, TrialStatus
+from orchestrator.tracking import BackgroundProjection, metric_lines
+from trainer.config import RunOptions
+from trainer.result import RunResult, RunStatus
+
+POLL_S = 0.25
+"""How long the loop waits for an event before it redraws."""
+STOP_GRACE_S = 30.0
+"""How long running trials get to write a checkpoint after a first Ctrl-C."""
+TRACKER_GRACE_S = 60.0
+"""How long the end of a sweep waits for MLflow."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a run of a sweep ended."""
+
+    exit_code: Exit
+    """As the command's."""
+    state: SweepState
+    """The state of the sweep."""
+    fit: dict[str, Any] | None
+    """The fit, as `fit.json`; None when the sweep was stopped before one."""
+    report: Path | None
+    """The report, if one was written."""
+    trained: int
+    """Trials that ended during this run."""
+    tracker_trouble: str = ""
+    """The tracker's last error; empty when everything is in MLflow."""
+
+
+class Stop:
+    """A person's or the system's wish to end: asked once, checkpoint and go; twice, go."""
+
+    def __init__(self, stop_file: Path) -> None:
+        self._file = stop_file
+        self.signal: int | None = None
+        self.at = 0.0
+
+    @property
+    def asked(self) -> bool:
+        """Whether the sweep should end."""
+        return self.signal is not None
+
+    def ask(self, number: int, _frame: FrameType | None = None) -> None:
+        """Take a signal; the second one ends the process at once."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.signal, self.at = number, time.monotonic()
+        self._file.touch()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """Take over SIGINT, SIGTERM and SIGHUP while the context lasts."""
+        self._file.unlink(missing_ok=True)
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self.ask) for number in numbers}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._file.unlink(missing_ok=True)
+
+
+def run_sweep(
+    setting: Setting,
+    *,
+    make_executor: Callable[[], Executor],
+    tracker: BackgroundProjection | None,
+    display: Display,
+) -> Outcome:
+    """Run a sweep, or what is left of it, to its answer.
+
+    Args:
+        setting: budget, plan, data and machine.
+        make_executor: called only when there is something to train.
+        tracker: MLflow's projection, not yet started; None to do without.
+        display: what listens.
+
+    Raises:
+        StateRefused: when the directory is in use, or budget or data are not those it began with.
+        EnvironmentUnusable: when the executor cannot run.
+    """
+    setting.sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with Journal(setting.sweep_dir) as journal:
+        _open(setting, journal)
+        sweep = _Sweep(setting, journal, make_executor, tracker, display)
+        return sweep.run()
+
+
+class _Sweep:
+    """One run of a sweep."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        journal: Journal,
+        make_executor: Callable[[], Executor],
+        tracker: BackgroundProjection | None,
+        display: Display,
+    ) -> None:
+        self._setting = setting
+        self._journal = journal
+        self._make_executor = make_executor
+        self._tracker = tracker
+        self._display = display
+        self._stop = Stop(setting.sweep_dir / STOP_FILE)
+        self._executor: Executor | None = None
+        self._in_flight: dict[str, float] = {}
+        self._trained = 0
+        self._announced = False
+        self._resources = contextlib.ExitStack()
+
+    @property
+    def _state(self) -> SweepState:
+        return self._journal.state
+
+    def run(self) -> Outcome:
+        """Train what is left, level by level, then fit and report."""
+        if self._state.finished:
+            return self._stored_outcome()
+        if self._tracker is not None:
+            self._tracker.show(self._state)
+            self._tracker.start()
+        try:
+            with self._resources, self._stop.listening():
+                self._all_levels()
+            if self._stop.asked:
+                return self._interrupted()
+            return self._finish()
+        finally:
+            self._display.close()
+            if self._tracker is not None:
+                self._tracker.show(self._state)
+                self._tracker.stop(TRACKER_GRACE_S)
+
+    def _all_levels(self) -> None:
+        assert self._state.opened is not None
+        levels = levels_of(self._setting.budget, self._state.opened["budget_flops"])
+        for number, flops in enumerate(levels, start=1):
+            if number > len(self._state.levels):
+                self._open_level(number, flops)
+            level = self._state.levels[number - 1]
+            left = [t for t in level.trial_ids if not self._state.is_final(t)]
+            if left:
+                self._display.level_opened(level, len(levels))
+                self._run_level(level)
+            if self._stop.asked:
+                return
+            if left:
+                self._fit_so_far()
+
+    def _open_level(self, number: int, flops: float) -> None:
+        setting = self._setting
+        middle = centre(setting.budget.design, measurements(self._state))
+        trials, notes = plan_level(
+            setting.budget,
+            setting.data.facts,
+            setting.hardware,
+            level=number,
+            flops=flops,
+            centre=middle,
+        )
+        for line in notes:
+            self._display.note(line)
+        records = [
+            {
+                "trial_id": trial.trial_id,
+                "label": trial.label,
+                "config": json.loads(trial.config.to_json()),
+            }
+            for trial in trials
+            if trial.trial_id not in self._state.trials
+        ]
+        self._append(
+            EventKind.LEVEL_OPENED,
+            level=number,
+            flops=flops,
+            centre={
+                "tokens_per_parameter": middle.tokens_per_parameter,
+                "reason": middle.reason,
+            },
+            trials=records,
+        )
+
+    def _run_level(self, level: LevelState) -> None:
+        """Train a level's trials; retries and what cannot be paid included."""
+        waiting = [t for t in level.trial_ids if not self._state.is_final(t)]
+        waiting = [t for t in waiting if not self._take_over(t)]
+        unpaid = []
+        for trial_id in waiting:
+            if not self._dispatch(trial_id):
+                unpaid.append(trial_id)
+        self._watch()
+        # What did not fit beside the trials in flight may fit now that they cost what they cost.
+        unpaid = [t for t in unpaid if self._stop.asked or not self._dispatch(t)]
+        self._watch()
+        if unpaid and not self._stop.asked:
+            self._append(EventKind.BUDGET_SPENT, trial_ids=unpaid)
+            for trial_id in unpaid:
+                self._display.trial_over(self._state.trials[trial_id], self._state)
+
+    def _dispatch(self, trial_id: str) -> bool:
+        """Submit a trial if what is left of the budget pays for it."""
+        assert self._state.opened is not None
+        trial = self._state.trials[trial_id]
+        committed = self._state.charged_flops + sum(self._in_flight.values())
+        if committed + trial.cost_flops > self._state.opened["budget_flops"]:
+            return False
+        if self._executor is None:
+            self._executor = self._resources.enter_context(self._make_executor())
+        self._in_flight[trial_id] = trial.cost_flops
+        self._executor.submit(self._job(trial))
+        return True
+
+    def _watch(self) -> None:
+        """Take events until nothing is in flight, or the grace of a stop is over."""
+        while self._in_flight and self._executor is not None:
+            event = self._executor.next_event(POLL_S)
+            match event:
+                case Started():
+                    self._append(EventKind.TRIAL_STARTED, trial_id=event.trial_id)
+                case Finished():
+                    self._finished(event.trial_id, event.result)
+                case Lost():
+                    self._lost(event.trial_id, event.reason)
+                case Interrupted():
+                    self._in_flight.pop(event.trial_id)
+                case None:
+                    pass
+            self._display.tick(self._state, self._running())
+            if self._stop.asked:
+                self._announce_stop()
+                nothing_runs = not self._running()
+                if nothing_runs or time.monotonic() - self._stop.at > STOP_GRACE_S:
+                    self._in_flight.clear()
+
+    def _finished(self, trial_id: str, result: RunResult) -> None:
+        self._in_flight.pop(trial_id)
+        self._append(EventKind.TRIAL_FINISHED, trial_id=trial_id, result=_record(result))
+        self._trained += 1
+        self._display.trial_over(self._state.trials[trial_id], self._state)
+
+    def _lost(self, trial_id: str, reason: str) -> None:
+        self._in_flight.pop(trial_id)
+        self._append(EventKind.TRIAL_LOST, trial_id=trial_id, reason=reason)
+        trial = self._state.trials[trial_id]
+        if self._stop.asked:
+            return
+        if trial.losses_of_workers <= self._setting.budget.run.retries and self._dispatch(trial_id):
+            self._display.note(f"{trial.label}: {reason}; going on from its last checkpoint")
+            return
+        self._append(
+            EventKind.TRIAL_ABANDONED,
+            trial_id=trial_id,
+            reason=f"{reason} ({trial.losses_of_workers} times)",
+            steps_executed=_steps_executed(self._folder(trial_id)),
+        )
+        self._trained += 1
+        self._display.trial_over(self._state.trials[trial_id], self._state)
+
+    def _take_over(self, trial_id: str) -> bool:
+        """Use the result of a run that another sweep has already paid for."""
+        found = _paid_elsewhere(self._setting.outputs, self._setting.sweep_dir, trial_id)
+        if found is None:
+            return False
+        source, result = found
+        folder = self._folder(trial_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "metrics.jsonl", "result.json"):
+            shutil.copy2(source / "trials" / trial_id / name, folder / name)
+        self._append(
+            EventKind.TRIAL_CACHED, trial_id=trial_id, result=_record(result), source=source.name
+        )
+        self._display.trial_over(self._state.trials[trial_id], self._state)
+        return True
+
+    def _job(self, trial: TrialState) -> Job:
+        setting, run = self._setting, self._setting.budget.run
+        gpus = gpus_per_trial(setting.budget, setting.machine)
+        return Job(
+            trial_id=trial.trial_id,
+            config=trial.config,
+            options=RunOptions(
+                data_dir=setting.data.folder,
+                device="cuda" if gpus > 0 else "cpu",
+                threads=max(1, int(run.cpus_per_trial)),
+                checkpoint_every_s=run.checkpoint_every,
+            ),
+            out_dir=self._folder(trial.trial_id),
+            stop_file=setting.sweep_dir / STOP_FILE,
+            cpus=run.cpus_per_trial,
+            gpus=gpus,
+        )
+
+    def _running(self) -> dict[str, Running]:
+        """Trials under way with their latest measurements, read from their files."""
+        return {
+            trial_id: _progress(self._setting.sweep_dir, trial_id)
+            for trial_id in self._in_flight
+            if self._state.trials[trial_id].status is TrialStatus.RUNNING
+        }
+
+    def _fit_so_far(self) -> None:
+        """Fit what there is, so that a person sees the answer form; never ends a sweep."""
+        fit = fit_losses(self._state)
+        self._append(EventKind.SWEEP_FITTED, **_summary(fit))
+
+    def _finish(self) -> Outcome:
+        setting = self._setting
+        self._display.note("Fitting and writing the report ...")
+        fit = fit_losses(self._state)
+        self._append(EventKind.SWEEP_FITTED, **_summary(fit))
+        report = write_outcome(self._state, setting.sweep_dir, setting.budget, fit)
+        remember(setting.outputs, setting.hardware.throughput, self._state.trials.values())
+        code = _exit_code(self._state, fit)
+        if code is not Exit.BUDGET_SPENT:
+            self._append(EventKind.SWEEP_FINISHED, exit_code=int(code))
+        trouble = self._project(fit, report)
+        return Outcome(
+            exit_code=code,
+            state=self._state,
+            fit=fit,
+            report=report,
+            trained=self._trained,
+            tracker_trouble=trouble,
+        )
+
+    def _project(self, fit: Mapping[str, Any], report: Path) -> str:
+        """Hand everything to MLflow; an absent tracker is a note, not an error."""
+        if self._tracker is None:
+            return ""
+        note = f"**{fit['status']}**: {fit['message']}"
+        self._tracker.conclude(self._state, note=note, report=report.parent)
+        self._tracker.stop(TRACKER_GRACE_S)
+        return self._tracker.trouble
+
+    def _interrupted(self) -> Outcome:
+        write_losses(self._state, self._setting.sweep_dir)
+        self._append(EventKind.SWEEP_INTERRUPTED, signal=self._stop.signal)
+        terminated = self._stop.signal in (signal.SIGTERM, signal.SIGHUP)
+        return Outcome(
+            exit_code=Exit.TERMINATED if terminated else Exit.INTERRUPTED,
+            state=self._state,
+            fit=None,
+            report=None,
+            trained=self._trained,
+        )
+
+    def _stored_outcome(self) -> Outcome:
+        """The answer of a finished sweep; whatever of it was deleted is written again."""
+        setting = self._setting
+        self._display.close()
+        fit_file, report = setting.sweep_dir / "fit.json", setting.sweep_dir / "report/report.html"
+        if fit_file.exists() and report.exists():
+            fit = json.loads(fit_file.read_text())
+        else:
+            fit = fit_losses(self._state)
+            report = write_outcome(self._state, setting.sweep_dir, setting.budget, fit)
+        return Outcome(
+            exit_code=_exit_code(self._state, fit),
+            state=self._state,
+            fit=fit,
+            report=report,
+            trained=0,
+        )
+
+    def _announce_stop(self) -> None:
+        if not self._announced:
+            self._announced = True
+            self._display.note(
+                f"Stopping: {len(self._running())} running trials are writing checkpoints "
+                "(Ctrl-C again to leave at once)."
+            )
+
+    def _append(self, kind: EventKind, **data: Any) -> None:
+        self._journal.append(kind, **data)
+        if self._tracker is not None:
+            self._tracker.show(self._state)
+
+    def _folder(self, trial_id: str) -> Path:
+        return self._setting.sweep_dir / "trials" / trial_id
+
+
+def _open(setting: Setting, journal: Journal) -> None:
+    """Begin a sweep, or check that this is the sweep that was begun."""
+    opened = journal.state.opened
+    budget, data = setting.budget, setting.data
+    if opened is None:
+        write_atomic(setting.sweep_dir / "budget.yaml", setting.budget_text)
+        write_atomic(
+            setting.sweep_dir / "plan.json", json.dumps(setting.plan.to_dict(), indent=2) + "\n"
+        )
+        journal.append(
+            EventKind.SWEEP_OPENED,
+            sweep_id=uuid.uuid4().hex,
+            name=budget.name,
+            budget_flops=setting.plan.budget_flops,
+            target_flops=setting.plan.target_flops,
+            budget_digest=budget.digest,
+            science=budget.science(),
+            data=data.record,
+        )
+        return
+    if opened["budget_digest"] != budget.digest:
+        changes = changed_keys(opened["science"], budget.science())
+        raise StateRefused(
+            Fault(
+                code="SWP-5004",
+                rule="a sweep goes on with the budget it began with; changed: " + "; ".join(changes),
+                place=str(setting.sweep_dir),
+                remedy="give the new budget another `name` (finished trials are taken over), or "
+                f"run the kept one: {setting.sweep_dir / 'budget.yaml'}",
+            )
+        )
+    if opened["data"]["digest"] != data.record["digest"]:
+        raise StateRefused(
+            Fault(
+                code="SWP-5005",
+                rule="a sweep goes on with the tokens it began with; the corpus, the tokenizer or "
+                f"the split gave {opened['data']['digest'][:12]}, now {data.record['digest'][:12]}",
+                place=data.record["source"],
+                remedy="restore the files, or give the budget another `name`",
+            )
+        )
+
+
+def _exit_code(state: SweepState, fit: Mapping[str, Any]) -> Exit:
+    counts = state.counts
+    if counts["unaffordable"]:
+        return Exit.BUDGET_SPENT
+    bad = counts["diverged"] + counts["failed"] + counts["abandoned"]
+    return Exit.WITH_FAILURES if bad or fit["status"] == "not_identified" else Exit.COMPLETE
+
+
+def _summary(fit: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a fit that the journal keeps."""
+    optimum = fit["optimum"][0] if fit["optimum"] else {}
+    return {
+        "status": fit["status"],
+        "message": fit["message"],
+        "n_points": fit["n_points"],
+        "tokens_per_parameter": optimum.get("tokens_per_parameter"),
+        "interval": optimum.get("interval"),
+        "flops": optimum.get("flops"),
+    }
+
+
+def _record(result: RunResult) -> dict[str, Any]:
+    return dict(json.loads(result.to_json()))
+
+
+def _progress(sweep_dir: Path, trial_id: str) -> Running:
+    last: dict[str, Any] = {}
+    for line in metric_lines(sweep_dir, trial_id):
+        last = line
+    return Running(
+        step=last.get("step", 0),
+        loss=last.get("loss"),
+        tokens_per_s=last.get("tokens_per_s") or 0.0,
+    )
+
+
+def _steps_executed(folder: Path) -> int:
+    path = folder / "attempts.json"
+    return int(json.loads(path.read_text())["steps_executed"]) if path.exists() else 0
+
+
+def _paid_elsewhere(
+    outputs: Path, sweep_dir: Path, trial_id: str
+) -> tuple[Path, RunResult] | None:
+    """Another sweep's folder, and the completed result that it holds for a trial."""
+    for path in sorted(outputs.glob(f"*/trials/{trial_id}/result.json")):
+        source = path.parents[2]
+        if os.path.samefile(source, sweep_dir):
+            continue
+        result = RunResult.from_json(path.read_text())
+        if result.status is RunStatus.COMPLETED and result.trial_id == trial_id:
+            return source, result
+    return None

@@ -1,0 +1,171 @@
+"""Wires a run together: data, hardware, plan, executor, tracker and display around the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.budget import Budget
+from orchestrator.data import prepare_data
+from orchestrator.display import Display, LineDisplay, LiveDisplay, SilentDisplay
+from orchestrator.errors import Exit
+from orchestrator.executors.base import Executor
+from orchestrator.hardware import Machine, detect, hardware_for
+from orchestrator.journal import JOURNAL, read_state
+from orchestrator.plan import make_plan
+from orchestrator.service import Outcome, run_sweep
+from orchestrator.setting import Setting
+from orchestrator.tracking import BackgroundProjection, Projection
+from orchestrator.views import print_plan
+
+_STATUS = {
+    Exit.COMPLETE: "complete",
+    Exit.WITH_FAILURES: "finished_with_failures",
+    Exit.BUDGET_SPENT: "budget_spent",
+    Exit.INTERRUPTED: "interrupted",
+    Exit.TERMINATED: "terminated",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRequest:
+    """What `sweep run` was asked to do."""
+
+    budget: Budget
+    """The budget."""
+    text: str
+    """Its file's text."""
+    base: Path
+    """Folder that relative paths in it are taken from."""
+    outputs: Path
+    """Folder of all sweeps, absolute."""
+    ask: bool
+    """Whether to show the plan and ask before spending."""
+    quiet: bool
+    """Whether to show no progress."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReply:
+    """What came of it."""
+
+    exit_code: Exit
+    """Exit code of the command."""
+    document: dict[str, Any]
+    """The JSON document, schema `sweep.run/1`."""
+    report: Path | None
+    """The report, if there is one."""
+
+
+def run_budget(request: RunRequest, console: Console) -> RunReply | None:
+    """Run a budget; None when a person was asked and said no.
+
+    Args:
+        request: what to run.
+        console: where progress goes.
+    """
+    budget, outputs = request.budget, request.outputs
+    sweep_dir = outputs / budget.name
+    data = prepare_data(budget, request.base, outputs)
+    machine = detect()
+    hardware = hardware_for(budget, outputs, machine)
+    begun = (sweep_dir / JOURNAL).exists()
+    opened = read_state(sweep_dir).opened if begun else None
+    ceiling = opened["budget_flops"] if opened else None
+    plan = make_plan(budget, data.facts, hardware, budget_flops=ceiling)
+    if request.ask and not begun:
+        print_plan(console, plan, hardware.throughput)
+        if console.input("\nRun it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
+            return None
+    setting = Setting(
+        budget=budget,
+        budget_text=request.text,
+        plan=plan,
+        sweep_dir=sweep_dir,
+        outputs=outputs,
+        data=data,
+        hardware=hardware,
+        machine=machine,
+    )
+    display = _display(request, console, plan.budget_flops, plan.estimated_s)
+    if not begun:
+        display.note(
+            f"{budget.name}: {len(plan.trials)} trials in {len(plan.levels)} levels on "
+            f"{plan.slots} x {hardware.throughput.device}"
+        )
+    outcome = run_sweep(
+        setting,
+        make_executor=lambda: _executor(budget, machine, plan.slots, sweep_dir),
+        tracker=_tracker(budget, outputs, sweep_dir),
+        display=display,
+    )
+    return RunReply(
+        exit_code=outcome.exit_code, document=_document(outcome), report=outcome.report
+    )
+
+
+def tracking_uri(budget: Budget, outputs: Path) -> str:
+    """Where a budget's runs are tracked."""
+    return budget.tracking.uri or f"sqlite:///{outputs / 'mlflow.db'}"
+
+
+def open_projection(budget: Budget, outputs: Path, sweep_dir: Path) -> Projection:
+    """The MLflow projection of a sweep."""
+    return Projection(
+        uri=tracking_uri(budget, outputs),
+        experiment=budget.tracking.experiment,
+        artifacts=outputs / "mlartifacts",
+        sweep_dir=sweep_dir,
+    )
+
+
+def _tracker(budget: Budget, outputs: Path, sweep_dir: Path) -> BackgroundProjection | None:
+    if not budget.tracking.enabled:
+        return None
+    return BackgroundProjection(lambda: open_projection(budget, outputs, sweep_dir))
+
+
+def _executor(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> Executor:
+    if budget.run.executor == "inline":
+        from orchestrator.executors.inline import InlineExecutor
+
+        return InlineExecutor()
+    from orchestrator.executors.ray_tune import RayTuneExecutor
+
+    return RayTuneExecutor(
+        slots=slots,
+        cpus=max(machine.cores, int(slots * budget.run.cpus_per_trial)),
+        gpus=len(machine.gpus),
+        log_dir=sweep_dir,
+        address=budget.run.address,
+    )
+
+
+def _display(
+    request: RunRequest, console: Console, budget_flops: float, planned_s: float
+) -> Display:
+    if request.quiet:
+        return SilentDisplay()
+    if console.is_terminal:
+        return LiveDisplay(console, budget_flops=budget_flops, planned_s=planned_s)
+    return LineDisplay(console)
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    state = outcome.state
+    assert state.opened is not None
+    return {
+        "schema": "sweep.run/1",
+        "name": state.opened["name"],
+        "status": _STATUS[outcome.exit_code],
+        "trials": state.counts,
+        "trained": outcome.trained,
+        "charged_flops": state.charged_flops,
+        "budget_flops": state.opened["budget_flops"],
+        "fit": outcome.fit,
+        "report": str(outcome.report) if outcome.report else None,
+        "tracker": outcome.tracker_trouble,
+    }

@@ -1,0 +1,33 @@
+"""Everything that a run of a sweep needs to know, settled before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.budget import Budget
+from orchestrator.data import PreparedData
+from orchestrator.hardware import Machine
+from orchestrator.plan import Hardware, Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """Everything a run of a sweep needs besides its budget."""
+
+    budget: Budget
+    """What was asked for."""
+    budget_text: str
+    """Its file, kept in the sweep directory as it was."""
+    plan: Plan
+    """The plan that was agreed to."""
+    sweep_dir: Path
+    """The sweep's folder, absolute."""
+    outputs: Path
+    """The folder of all sweeps."""
+    data: PreparedData
+    """The prepared corpus."""
+    hardware: Hardware
+    """Slots and speed."""
+    machine: Machine
+    """Cores and GPUs."""

@@ -1,0 +1,379 @@
+"""MLflow as a projection of the journal. The only file that imports mlflow.
+
+One parent run per sweep, one child per trial, found by their tags and created once. Everything
+logged carries the identity it has in the sweep (trial_id, step, and the time in the trial's own
+record), so projecting again adds nothing. The trainer never waits for it: one thread of the
+driver reads the trials' files and writes in batches, and a tracker that is away is caught up with
+later (`sweep sync`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from orchestrator.collect import row
+from orchestrator.state import SweepState, TrialState, TrialStatus
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+_METRIC_NAMES = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "grad_norm": "train/grad_norm",
+    "tokens_per_s": "train/tokens_per_s",
+    "validation_loss": "validation/loss",
+    "validation_bpb": "validation/bits_per_byte",
+}
+_RUN_STATUS = {
+    TrialStatus.COMPLETED: "FINISHED",
+    TrialStatus.DIVERGED: "FAILED",
+    TrialStatus.FAILED: "FAILED",
+    TrialStatus.ABANDONED: "KILLED",
+}
+BATCH = 1000
+"""Metrics per call: MLflow's own limit."""
+
+
+class Projection:
+    """The sweep's runs in one MLflow store."""
+
+    def __init__(self, *, uri: str, experiment: str, artifacts: Path, sweep_dir: Path) -> None:
+        """Open the store; nothing is written before `sync`.
+
+        Args:
+            uri: tracking URI.
+            experiment: name of the experiment, created when missing.
+            artifacts: folder for artifacts of a local store.
+            sweep_dir: the sweep whose trials are projected.
+        """
+        os.environ.update(_ENVIRONMENT)
+        _prepare_sqlite(uri)
+        with _quiet():
+            from mlflow.tracking import MlflowClient
+
+            self._client: MlflowClient = MlflowClient(tracking_uri=uri)
+            self._experiment_id = self._experiment(experiment, artifacts)
+        self._sweep_dir = sweep_dir
+        self._parent_id: str | None = None
+        self._runs: dict[str, _Child] = {}
+
+    @property
+    def parent_id(self) -> str | None:
+        """MLflow's id of the sweep's run, once it exists."""
+        return self._parent_id
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's id of the experiment."""
+        return self._experiment_id
+
+    def sync(self, state: SweepState) -> None:
+        """Bring the store up to the journal and the trials' files."""
+        if state.opened is None:
+            return
+        with _quiet():
+            parent = self._parent(state)
+            for trial in state.trials.values():
+                if trial.attempts or trial.result is not None:
+                    self._sync_trial(parent, state, trial)
+
+    def finish(self, state: SweepState, *, note: str, report: Path) -> None:
+        """Close the sweep's run: the answer as its note, summary metrics, the report."""
+        self.sync(state)
+        if self._parent_id is None:
+            return
+        with _quiet():
+            self._client.set_tag(self._parent_id, "mlflow.note.content", note)
+            optimum = (state.fit or {}).get("tokens_per_parameter")
+            summary = {"charged_flops": state.charged_flops}
+            if optimum is not None:
+                summary["tokens_per_parameter"] = optimum
+            for key, value in summary.items():
+                self._client.log_metric(
+                    self._parent_id, key, value, timestamp=int(state.opened_at * 1000), step=0
+                )
+            self._client.log_artifacts(self._parent_id, str(report), "report")
+            if state.finished:
+                self._client.set_terminated(self._parent_id, "FINISHED")
+
+    def _experiment(self, name: str, artifacts: Path) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(name, artifact_location=artifacts.as_uri()))
+
+    def _parent(self, state: SweepState) -> str:
+        if self._parent_id is None:
+            assert state.opened is not None
+            sweep_id, name = state.opened["sweep_id"], state.opened["name"]
+            self._parent_id = self._find(f"tags.`sweep.id` = '{sweep_id}'")
+            if self._parent_id is None:
+                tags = {"sweep.id": sweep_id, "sweep.name": name, "mlflow.runName": name}
+                run = self._client.create_run(
+                    self._experiment_id, start_time=int(state.opened_at * 1000), tags=tags
+                )
+                self._parent_id = str(run.info.run_id)
+                self._log_params(self._parent_id, _flat(state.opened["science"]))
+        return self._parent_id
+
+    def _sync_trial(self, parent: str, state: SweepState, trial: TrialState) -> None:
+        child = self._runs.get(trial.trial_id)
+        if child is None:
+            child = self._runs[trial.trial_id] = self._open_child(parent, state, trial)
+        if child.closed:
+            return
+        child.step = self._log_lines(child, trial)
+        if trial.status in _RUN_STATUS:
+            self._close_child(child, trial)
+
+    def _open_child(self, parent: str, state: SweepState, trial: TrialState) -> _Child:
+        run_id = self._find(
+            f"tags.`sweep.trial_id` = '{trial.trial_id}' and tags.`mlflow.parentRunId` = '{parent}'"
+        )
+        if run_id is not None:
+            return _Child(run_id, step=self._last_step(run_id), closed=self._is_over(run_id))
+        tags = {
+            "mlflow.parentRunId": parent,
+            "mlflow.runName": trial.label,
+            "sweep.trial_id": trial.trial_id,
+            "sweep.level": str(trial.level),
+        }
+        run = self._client.create_run(
+            self._experiment_id, start_time=self._started_ms(state, trial), tags=tags
+        )
+        run_id = str(run.info.run_id)
+        self._log_params(run_id, _flat(json.loads(trial.config.to_json())))
+        self._log_dataset(run_id, state)
+        return _Child(run_id, step=-1, closed=False)
+
+    def _close_child(self, child: _Child, trial: TrialState) -> None:
+        record = row(trial, unique_tokens=trial.config.tokens)
+        summary = {
+            "final_loss": record["loss"],
+            "final_bits_per_byte": record["bpb"],
+            "params_matmul": record["params_matmul"],
+            "tokens": record["tokens"],
+            "tokens_per_parameter": record["tokens"] / record["params_matmul"],
+            "flops": record["flops"],
+            "wall_s": record["wall_s"],
+        }
+        stamp = self._last_ms(trial)
+        self._log_metrics(
+            child.run_id, [(k, float(v), stamp, 0) for k, v in summary.items() if v is not None]
+        )
+        self._client.set_tag(child.run_id, "sweep.status", trial.status.value)
+        if trial.reason:
+            self._client.set_tag(child.run_id, "sweep.reason", trial.reason[:4000])
+        if trial.cached_from:
+            self._client.set_tag(child.run_id, "sweep.cached_from", trial.cached_from)
+        self._client.set_terminated(child.run_id, _RUN_STATUS[trial.status], end_time=stamp)
+        child.closed = True
+
+    def _log_lines(self, child: _Child, trial: TrialState) -> int:
+        metrics, last = [], child.step
+        for line in metric_lines(self._sweep_dir, trial.trial_id):
+            step = line["step"] + ("validation_loss" in line)  # the evaluation follows its step
+            if step <= child.step:
+                continue
+            stamp = int(line["time"] * 1000)
+            metrics += [
+                (name, float(line[key]), stamp, line["step"])
+                for key, name in _METRIC_NAMES.items()
+                if line.get(key) is not None
+            ]
+            last = step
+        self._log_metrics(child.run_id, metrics)
+        return last
+
+    def _log_metrics(self, run_id: str, metrics: list[tuple[str, float, int, int]]) -> None:
+        from mlflow.entities import Metric
+
+        for start in range(0, len(metrics), BATCH):
+            batch = [Metric(*item) for item in metrics[start : start + BATCH]]
+            self._client.log_batch(run_id, metrics=batch)
+
+    def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        self._client.log_batch(
+            run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()]
+        )
+
+    def _log_dataset(self, run_id: str, state: SweepState) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        assert state.opened is not None
+        data = state.opened["data"]
+        dataset = Dataset(
+            name=str(data["source"])[:500],
+            digest=data["digest"][:36],
+            source_type="local",
+            source=json.dumps({"source": data["source"], "tokenizer": data["tokenizer"]}),
+            profile=json.dumps(data, sort_keys=True),
+        )
+        tag = InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(run_id, datasets=[DatasetInput(dataset, [tag])])
+
+    def _find(self, query: str) -> str | None:
+        runs = self._client.search_runs([self._experiment_id], query, max_results=1)
+        return str(runs[0].info.run_id) if runs else None
+
+    def _last_step(self, run_id: str) -> int:
+        history = self._client.get_metric_history(run_id, "train/loss")
+        last = max((item.step for item in history), default=-1)
+        evaluated = self._client.get_metric_history(run_id, "validation/loss")
+        return max((item.step + 1 for item in evaluated), default=last)
+
+    def _is_over(self, run_id: str) -> bool:
+        return self._client.get_run(run_id).info.status != "RUNNING"
+
+    def _started_ms(self, state: SweepState, trial: TrialState) -> int:
+        lines = metric_lines(self._sweep_dir, trial.trial_id)
+        first = next(lines, None)
+        return int((first["time"] if first else state.opened_at) * 1000)
+
+    def _last_ms(self, trial: TrialState) -> int | None:
+        times = [line["time"] for line in metric_lines(self._sweep_dir, trial.trial_id)]
+        return int(times[-1] * 1000) if times else None
+
+
+class _Child:
+    """A trial's run: what is already in the store."""
+
+    __slots__ = ("closed", "run_id", "step")
+
+    def __init__(self, run_id: str, *, step: int, closed: bool) -> None:
+        self.run_id, self.step, self.closed = run_id, step, closed
+
+
+class BackgroundProjection:
+    """Keeps the store up to date from a thread; an unreachable store costs the sweep nothing."""
+
+    def __init__(self, open_projection: Any, *, interval_s: float = 2.0) -> None:
+        """Take a function that opens the `Projection`; it is called in the thread."""
+        self._open = open_projection
+        self._interval_s = interval_s
+        self._state: SweepState | None = None
+        self._wake = threading.Event()
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name="mlflow-projection", daemon=True)
+        self._conclusion: tuple[str, Path] | None = None
+        self.projection: Projection | None = None
+        self.trouble: str = ""
+        """The last error, empty while all is well."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def show(self, state: SweepState) -> None:
+        """Give it the newest state."""
+        self._state = state
+
+    def conclude(self, state: SweepState, *, note: str, report: Path) -> None:
+        """Give it the answer; the thread closes the sweep's run with it before it ends."""
+        self._state = state
+        self._conclusion = (note, report)
+
+    def stop(self, timeout_s: float) -> None:
+        """Project what there is and end the thread, waiting at most `timeout_s` seconds."""
+        self._stop = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self.trouble = self.trouble or "the store did not answer in time"
+
+    def _run(self) -> None:
+        while True:
+            stopping = self._stop
+            try:
+                if self.projection is None:
+                    self.projection = self._open()
+                self._project(self.projection)
+                self.trouble = ""
+            except Exception as error:  # noqa: BLE001 - tracking must never end a sweep
+                self.trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+            if stopping:
+                return
+            self._wake.wait(self._interval_s)
+
+
+    def _project(self, projection: Projection) -> None:
+        state, conclusion = self._state, self._conclusion
+        if state is None:
+            return
+        if self._stop and conclusion is not None:
+            note, report = conclusion
+            projection.finish(state, note=note, report=report)
+        else:
+            projection.sync(state)
+
+
+def metric_lines(sweep_dir: Path, trial_id: str) -> Iterator[dict[str, Any]]:
+    """Whole lines of a trial's `metrics.jsonl`; none when it has not begun."""
+    path = sweep_dir / "trials" / trial_id / "metrics.jsonl"
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def redacted(uri: str) -> str:
+    """A URI without user and password."""
+    parts = urlsplit(uri)
+    if not parts.hostname or parts.username is None:
+        return uri
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=f"{parts.hostname}{port}"))
+
+
+def _prepare_sqlite(uri: str) -> None:
+    """Create a local store private to its owner, in WAL mode, so that readers never block it."""
+    prefix = "sqlite:///"
+    if not uri.startswith(prefix):
+        return
+    path = Path(uri.removeprefix(prefix))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep alembic's and MLflow's progress notes out of the terminal."""
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    yield
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,220 @@
+"""Text for people: the plan as a quotation, a sweep's status, the answer and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.plan import Plan
+from orchestrator.state import SweepState, TrialStatus
+from orchestrator.throughput import Throughput
+from orchestrator.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_flops,
+)
+
+WIDE = 110
+"""Columns of a terminal from which each trial's notes have room."""
+
+_VERDICTS = {
+    "identified": "identified",
+    "weak": "weakly identified",
+    "not_identified": "NOT IDENTIFIED",
+}
+
+
+def print_plan(console: Console, plan: Plan, throughput: Throughput) -> None:
+    """Print the plan: every trial, then duration, price and warnings."""
+    console.print(
+        "[dim]N: parameters that multiply tokens (body matrices and head); total: with embeddings; "
+        "shape: width x depth; D: training tokens; rate: peak learning rate; batch: tokens a step[/]\n"
+    )
+    for level in plan.levels:
+        note = ", moves with what is measured below it" if level.provisional else ""
+        table = Table(
+            title=f"Level {level.level}: {format_flops(level.flops)} FLOPs a trial, centred on "
+            f"{level.centre.tokens_per_parameter:.3g} tokens per parameter "
+            f"({level.centre.reason}{note})",
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            pad_edge=False,
+            padding=(0, 0, 0, 1),
+        )
+        wide = console.width >= WIDE
+        for name in ("N", "total", "shape", "D", "D/N", "FLOPs", "rate", "batch", "steps"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name in ("memory", "time"):
+            table.add_column(name, justify="right", no_wrap=True)
+        if wide:
+            table.add_column("")
+        for trial in sorted(level.trials, key=lambda t: (t.counts.matmul, t.config.seed)):
+            shape = trial.config.shape
+            table.add_row(
+                format_count(trial.counts.matmul),
+                format_count(trial.counts.total),
+                f"{shape.d_model}x{shape.n_layer}",
+                format_count(trial.config.tokens),
+                format_count(trial.tokens_per_parameter),
+                format_flops(trial.flops),
+                f"{trial.config.optimizer.learning_rate:.3g}",
+                format_count(trial.config.batch_tokens),
+                f"{trial.config.steps:,}",
+                format_bytes(trial.memory_bytes),
+                format_duration(trial.estimated_s),
+                *([", ".join(trial.notes)] if wide else []),
+            )
+        console.print(table)
+        console.print()
+    _print_quotation(console, plan, throughput)
+
+
+def _print_quotation(console: Console, plan: Plan, throughput: Throughput) -> None:
+    source = "measured here" if throughput.measured else "assumed, not yet measured here"
+    data = "" if plan.data_exact else " (token counts are estimates until the corpus is tokenised)"
+    lines = [
+        f"{len(plan.trials)} trials in {len(plan.levels)} levels, "
+        f"{format_flops(plan.cost_flops)} of {format_flops(plan.budget_flops)} FLOPs"
+        f" ({plan.cost_flops / plan.budget_flops:.0%} of the budget){data}",
+        f"about {format_duration(plan.estimated_s)} on {plan.slots} x {throughput.device} "
+        f"at a time ({plan.slot_hours:.3g} hours of them in all; speed {source})",
+        f"the answer is for a run of {format_flops(plan.target_flops)} FLOPs, "
+        f"{plan.target_flops / plan.levels[-1].flops:.3g} times the largest level",
+    ]
+    if plan.price is not None:
+        lines.append(f"about {plan.price:,.2f} at the price given")
+    for line in lines:
+        console.print(line, highlight=False)
+    for line in plan.warnings:
+        console.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
+
+
+def answer_lines(fit: Mapping[str, Any]) -> list[str]:
+    """The answer in a few plain lines; no number when there is none to give."""
+    verdict = _VERDICTS[fit["status"]]
+    if fit["status"] == "not_identified" or not fit["optimum"]:
+        failed = [check["message"] for check in fit["checks"] if not check["passed"]]
+        return [f"{verdict}: {fit['message']}", *(f"  {line}" for line in failed)]
+    best = fit["optimum"][0]
+    low, high = best["interval"]
+    band = best["near_optimal"].get("waste_5pct")
+    lines = [
+        f"{best['tokens_per_parameter']:.3g} tokens per parameter "
+        f"[{low:.3g}, {high:.3g}] ({best['confidence']:.0%} interval) at "
+        f"{format_flops(best['flops'])} FLOPs: {verdict}",
+        f"  train N = {format_count(best['params'])} parameters on "
+        f"D = {format_count(best['tokens'])} tokens; {fit['n_points']} runs, "
+        f"{best['extrapolation']:.3g} times beyond the largest",
+    ]
+    if band:
+        lines.append(
+            f"  any ratio between {band[0]:.3g} and {band[1]:.3g} wastes under 5 % of the compute"
+        )
+    if fit["status"] == "weak":
+        lines.append(f"  {fit['message']}")
+    return lines
+
+
+def print_fit(console: Console, fit: Mapping[str, Any]) -> None:
+    """Print a fit: the answer, the laws, the levels, the checks that failed, the warnings."""
+    first, *rest = answer_lines(fit)
+    console.print(f"[bold]{escape(first)}[/]", soft_wrap=True)
+    for line in rest:
+        console.print(escape(line), soft_wrap=True)
+    for name, law in fit["laws"].items():
+        numbers = ", ".join(
+            f"{key} {law[key]:.5g}" for key in ("E", "A", "B", "alpha", "beta", "k") if key in law
+        )
+        console.print(f"  {name}: {numbers}; objective {law['objective']:.8g}", soft_wrap=True)
+    for level in fit["isoflop"]:
+        if level["accepted"]:
+            found = (
+                f"minimum at N = {format_count(level['params_opt'])}, "
+                f"D/N = {level['tokens_per_parameter']:.3g}"
+            )
+        else:
+            found = level["reason"]
+        console.print(
+            f"  level {level['level']} ({format_flops(level['flops'])} FLOPs, "
+            f"{level['n_points']} runs): {escape(found)}",
+            soft_wrap=True,
+        )
+    for line in fit["warnings"]:
+        console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
+
+
+def next_commands(name: str, report: Path | None) -> list[tuple[str, str]]:
+    """What to do next: command and purpose."""
+    commands = [
+        (f"sweep ui {name}", "browse the runs in MLflow"),
+        (f"sweep status {name}", "every trial and what was charged"),
+        (f"sweep plan outputs/{name}/budget.yaml", "the plan behind it"),
+    ]
+    if report is not None:
+        commands.insert(0, (f"open {_relative(report)}", "the report (any browser)"))
+    return commands
+
+
+def print_commands(console: Console, commands: Sequence[tuple[str, str]]) -> None:
+    """Print commands with their purposes, aligned."""
+    width = max(len(command) for command, _ in commands)
+    for command, purpose in commands:
+        console.print(f"  {command:<{width}}  [dim]{purpose}[/]", highlight=False, soft_wrap=True)
+
+
+def print_status(console: Console, state: SweepState) -> None:
+    """Print every trial and the sweep's account."""
+    assert state.opened is not None
+    table = Table(box=None, pad_edge=False)
+    for name in ("trial", "state", "loss", "D/N", "FLOPs", "time", "attempts"):
+        table.add_column(name, justify="left" if name in ("trial", "state") else "right")
+    for trial in state.trials.values():
+        result = trial.result
+        state_text = trial.status.value + (" (cached)" if trial.cached_from else "")
+        table.add_row(
+            escape(trial.label),
+            state_text,
+            f"{result.loss:.4f}" if result and result.loss is not None else "",
+            f"{trial.config.tokens / _matmul(trial):.3g}",
+            format_flops(trial.flops_per_step * trial.config.steps),
+            format_duration(result.wall_s) if result else "",
+            str(trial.attempts),
+        )
+        if trial.reason and trial.status is not TrialStatus.PLANNED:
+            table.add_row(f"  [dim]{escape(trial.reason)}[/]")
+    console.print(table)
+    budget = state.opened["budget_flops"]
+    console.print(
+        f"charged {format_flops(state.charged_flops)} of {format_flops(budget)} FLOPs "
+        f"({state.charged_flops / budget:.0%}); "
+        + ", ".join(f"{count} {name}" for name, count in state.counts.items() if count),
+        highlight=False,
+    )
+    if state.fit and state.fit.get("tokens_per_parameter"):
+        low, high = state.fit["interval"]
+        console.print(
+            f"so far {state.fit['tokens_per_parameter']:.3g} tokens per parameter "
+            f"[{low:.3g}, {high:.3g}] at {format_flops(state.fit['flops'])} FLOPs: "
+            f"{_VERDICTS[state.fit['status']]}",
+            highlight=False,
+        )
+
+
+def _matmul(trial: Any) -> int:
+    from trainer.shapes import count_parameters
+
+    return count_parameters(trial.config.shape).matmul
+
+
+def _relative(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
