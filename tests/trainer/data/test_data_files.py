@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainer.data import files
@@ -20,6 +20,7 @@ from trainer.data.errors import DataError
 from trainer.data.files import FileCorpus, open_files
 from trainer.data.source import DataSource
 
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXT = "".join(f"line {number} of a text that is long enough, ü\n" for number in range(3000))
 
 
@@ -176,6 +177,7 @@ def test_files_of_their_own_are_the_whole_validation(corpus_file: Path, tmp_path
     assert b"".join(d.data for d in documents if not d.validation) == corpus_file.read_bytes()
 
 
+@UNTIMED
 @given(
     st.text(alphabet=st.sampled_from("a \n\té€😀"), min_size=1, max_size=3000),
     st.integers(16, 200),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainer.data import shards
@@ -21,6 +22,7 @@ from trainer.data.manifest import MANIFEST_NAME, DataManifest, digest_of, dtype_
 from trainer.data.shards import Progress, TokenData, find_prepared, prepare
 from trainer.data.source import DataSource
 
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -213,22 +215,34 @@ def test_a_large_vocabulary_is_stored_in_four_bytes(
 # The manifest
 
 
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 MANIFESTS = st.builds(
     DataManifest,
+    train_unigram_entropy=FINITE,
+    train_bigram_entropy=FINITE,
+    validation_unigram_entropy=FINITE,
+    validation_bigram_entropy=FINITE,
     digest=st.text(),
     vocab_size=st.integers(1, 1 << 31),
     dtype=st.sampled_from(["uint16", "uint32"]),
     source=st.text(),
-    bytes_per_token=st.floats(allow_nan=False, allow_infinity=False),
+    bytes_per_token=FINITE,
     separator=st.none() | st.integers(0, 1 << 31),
     entropy_rate=st.none() | st.floats(0, 10),
     shared_fraction=st.none() | st.floats(0, 1),
 )
 
 
+@UNTIMED
 @given(MANIFESTS)
 def test_a_manifest_comes_back_from_its_json(manifest: DataManifest) -> None:
     assert DataManifest.from_json(manifest.to_json()) == manifest
+
+
+def test_a_manifest_never_holds_a_number_that_json_has_not(corpus_file: Path, cache: Path) -> None:
+    manifest = _open(_source(corpus_file), cache).manifest
+    with pytest.raises(ValueError, match="JSON"):
+        dataclasses.replace(manifest, bytes_per_token=math.inf).to_json()
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainer.data import statistics
 from trainer.data.statistics import TokenStatistics
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def _entropy(counts: Counter[object]) -> float:
@@ -28,6 +30,7 @@ def _statistics(tokens: list[int], *, vocab_size: int, cuts: list[int]) -> Token
     return table
 
 
+@UNTIMED
 @given(
     st.lists(st.integers(0, 6), min_size=2, max_size=200),
     st.lists(st.integers(0, 1000), max_size=5),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
@@ -26,6 +26,7 @@ from trainer.data.tokenizers import (
     tokenizer_identity,
 )
 
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SAMPLE = "The naïve café, 1 234 €: 😀\n\n\tdef f(x):\n        return x  # ok\n"
 
 
@@ -48,6 +49,7 @@ def test_every_byte_is_its_own_token() -> None:
     assert ByteTokenizer().decode(tokens.tolist()) == every
 
 
+@UNTIMED
 @given(st.binary(max_size=300))
 def test_bytes_come_back(data: bytes) -> None:
     tokenizer = ByteTokenizer()
@@ -63,6 +65,7 @@ def test_byte_vocabulary_is_256_and_its_separator_is_no_character_of_text() -> N
 # Char
 
 
+@UNTIMED
 @given(st.text(min_size=1, max_size=200))
 def test_characters_come_back(text: str) -> None:
     text = text.encode("utf-8", "ignore").decode()
@@ -110,12 +113,14 @@ def test_bpe_vocabulary_is_exactly_as_asked_and_saved_and_loaded_alike(
     assert first == second
 
 
+@UNTIMED
 @given(text=st.text(max_size=200))
 def test_bpe_gives_any_text_back(trained: Tokenizer, text: str) -> None:
     text = text.encode("utf-8", "ignore").decode()
     assert _round_trip(trained, text) == text
 
 
+@UNTIMED
 @given(
     st.lists(st.sampled_from(["a" * n for n in range(1, 12)] + ["ab", "ba"]), min_size=1),
     st.integers(0, 12),
@@ -160,6 +165,7 @@ def _slow_merges(words: dict[bytes, int], count: int) -> list[tuple[bytes, bytes
     return merges
 
 
+@UNTIMED
 @given(
     st.dictionaries(
         st.binary(min_size=1, max_size=8).map(lambda b: bytes(c % 3 for c in b)),
