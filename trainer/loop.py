@@ -16,7 +16,7 @@ from trainer.batches import TokenBatches
 from trainer.config import TrainConfig
 from trainer.model.attention import Backend
 from trainer.model.transformer import Transformer
-from trainer.optim import make_optimizer
+from trainer.optim import Optimizer
 from trainer.schedule import multiplier
 from trainer.shapes import count_parameters
 
@@ -53,13 +53,13 @@ class Training:
         self.config = config
         self.device = device
         self.step = 0
-        self.grad_norm = math.nan
+        self.learning_rate = 0.0
         self._batches = batches
         self.model = Transformer(config.shape, seed=config.seed, backend=backend).to(device)
         built = sum(p.numel() for p in self.model.parameters())
         assert built == count_parameters(config.shape).total, f"built {built} parameters"
-        self._parameters = list(self.model.parameters())
-        self._optimizer = make_optimizer(self.model, config.optimizer)
+        self._optimizer = Optimizer(self.model, config.optimizer)
+        self._norm: Tensor | None = None
         self._pending: list[Tensor] = []
         self._loss_sum, self._loss_count = 0.0, 0
 
@@ -70,15 +70,8 @@ class Training:
         with self._precision():
             loss = self.model.loss(ids[:, :-1], ids[:, 1:])
         loss.backward()
-        if config.optimizer.clip_norm > 0:
-            self._norm = torch.nn.utils.clip_grad_norm_(
-                self._parameters, config.optimizer.clip_norm
-            )
         rate = config.optimizer.learning_rate * multiplier(self.step, config.steps, config.schedule)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._norm = self._optimizer.step(rate)
         self.learning_rate = rate
         self._pending.append(loss.detach())
         self.step += 1
@@ -110,9 +103,9 @@ class Training:
         if not math.isfinite(self._loss_sum):
             raise Diverged(self.step, self._loss_sum)
 
-    def last_grad_norm(self) -> float:
-        """Global gradient norm of the last step before clipping; nan when clipping is off."""
-        return float(self._norm) if self.config.optimizer.clip_norm > 0 else math.nan
+    def last_grad_norm(self) -> float | None:
+        """Global gradient norm of the last step before clipping; None when clipping is off."""
+        return None if self._norm is None else float(self._norm)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on.

@@ -10,6 +10,7 @@ one that `torch.utils.flop_counter` counts.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -95,13 +96,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend) -> Tensor:
 
 def _explicit(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     scores = torch.bmm(q, k.transpose(1, 2)) * scale
-    weights = (scores + _causal_mask(0, q.shape[1], scores)).softmax(-1)
+    weights = (scores + _causal_mask(0, q.shape[1], q.dtype, q.device)).softmax(-1)
     return torch.bmm(weights, v)
 
 
-def _causal_mask(start: int, end: int, like: Tensor) -> Tensor:
+@functools.lru_cache(maxsize=128)
+def _causal_mask(start: int, end: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """0 where key <= query and -inf elsewhere, for query rows [start, end) and keys [0, end)."""
-    mask = torch.full((end - start, end), -math.inf, dtype=like.dtype, device=like.device)
+    mask = torch.full((end - start, end), -math.inf, dtype=dtype, device=device)
     return mask.triu_(1 + start)
 
 
@@ -120,7 +122,7 @@ class _BlockCausal(torch.autograd.Function):
         saved = []
         for start in range(0, length, BLOCK_ROWS):
             end = min(start + BLOCK_ROWS, length)
-            mask = _causal_mask(start, end, q)
+            mask = _causal_mask(start, end, q.dtype, q.device)
             scores = torch.baddbmm(mask, q[:, start:end], keys[:, :, :end], alpha=scale)
             weights = torch.softmax(scores, -1)
             out[:, start:end] = torch.bmm(weights, v[:, :end])
@@ -134,9 +136,10 @@ class _BlockCausal(torch.autograd.Function):
         q, k, v, *saved = ctx.saved_tensors
         grad = grads[0]
         length = q.shape[1]
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        grad_q = torch.empty_like(q)
         values = v.transpose(1, 2)
-        for weights in saved:
+        # The last block sees every key: it makes the gradients to which the others add.
+        for weights in reversed(saved):
             end = weights.shape[2]
             start = end - weights.shape[1]
             grad_rows = grad[:, start:end]
@@ -144,7 +147,11 @@ class _BlockCausal(torch.autograd.Function):
             # d softmax: w * (g - sum(g w)); the masked entries have w = 0.
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             grad_q[:, start:end] = torch.bmm(grad_scores, k[:, :end])
-            grad_k[:, :end].baddbmm_(grad_scores.transpose(1, 2), q[:, start:end])
-            grad_v[:, :end].baddbmm_(weights.transpose(1, 2), grad_rows)
-        assert end == length
+            grad_keys = torch.bmm(grad_scores.transpose(1, 2), q[:, start:end])
+            grad_values = torch.bmm(weights.transpose(1, 2), grad_rows)
+            if end == length:
+                grad_k, grad_v = grad_keys, grad_values
+            else:
+                grad_k[:, :end] += grad_keys
+                grad_v[:, :end] += grad_values
         return grad_q.mul_(ctx.scale), grad_k.mul_(ctx.scale), grad_v, None
