@@ -85,7 +85,13 @@ def _split_bytes(source: DataSource, corpus: Corpus) -> tuple[int, int] | None:
         sizes = corpus.split_bytes()
         train = sizes.get(TRAIN_SPLIT, 0)
         if not train:
-            return None
+            raise DataError(
+                "corpus-size-unknown",
+                corpus.description,
+                f"to plan with a data set that is not prepared, the hub must state the size of its "
+                f"split {TRAIN_SPLIT}, and it does not",
+                "Prepare the corpus first: then its counts are known exactly",
+            )
         if corpus.validation_split is not None:
             return train, sizes.get(corpus.validation_split, 0)
         if corpus.validation_files is not None:
@@ -96,9 +102,10 @@ def _split_bytes(source: DataSource, corpus: Corpus) -> tuple[int, int] | None:
     from trainer.data.files import FileCorpus, expanded_bytes
 
     assert isinstance(corpus, FileCorpus)
-    train = expanded_bytes(corpus.train)
+    column = source.text_column
+    train = expanded_bytes(corpus.train, column=column)
     if corpus.validation:
-        return train, expanded_bytes(corpus.validation)
+        return train, expanded_bytes(corpus.validation, column=column)
     return round(train * (1 - fraction)), round(train * fraction)
 
 

@@ -299,7 +299,7 @@ def _check_files_differ(train: tuple[Path, ...], validation: tuple[Path, ...]) -
         by_size.setdefault(path.stat().st_size, []).append(path)
     for path in validation:
         for other in by_size.get(path.stat().st_size, []):
-            if other == path or file_sha256(other) == file_sha256(path):
+            if file_sha256(other) == file_sha256(path):
                 raise DataError(
                     "validation-overlap",
                     str(path),
@@ -579,7 +579,7 @@ def text_of(value: object, *, place: str, column: str) -> bytes:
         ) from error
 
 
-def expanded_bytes(paths: Iterable[Path]) -> int:
+def expanded_bytes(paths: Iterable[Path], *, column: str) -> int:
     """Estimate the bytes of text in files, from the head of the largest of each ending."""
     groups: dict[str, list[Path]] = {}
     for path in paths:
@@ -587,26 +587,46 @@ def expanded_bytes(paths: Iterable[Path]) -> int:
     total = 0.0
     for files in groups.values():
         size = sum(path.stat().st_size for path in files)
-        total += size * _expansion(max(files, key=lambda path: path.stat().st_size))
+        largest = max(files, key=lambda path: path.stat().st_size)
+        total += size * _expansion(largest, column=column)
     return int(total)
 
 
-def _expansion(path: Path) -> float:
-    """Bytes of content per byte on disk, from the first few MiB."""
+def _expansion(path: Path, *, column: str) -> float:
+    """Bytes of text per byte on disk, from the first MiB (Parquet: from its metadata)."""
+    size = max(1, path.stat().st_size)
     if kind_of(path) == "parquet":
-        import pyarrow.parquet
+        return _parquet_column_bytes(path, column=column) / size
+    with _naming(path):
+        with path.open("rb") as raw:
+            head = raw.read(READ_BYTES)
+        content = _decompress_head(head, path.suffix.lower())
+    expansion = len(content) / max(1, len(head))
+    if kind_of(path) == "jsonl":
+        # The last line of the head may be cut.
+        lines = content.split(b"\n")[:-1] or [content]
+        rows = [json.loads(line) for line in lines if line.strip()]
+        text = sum(len(row[column].encode()) for row in rows if column in row)
+        expansion *= text / max(1, sum(len(line) + 1 for line in lines))
+    return expansion
 
-        metadata = pyarrow.parquet.ParquetFile(path).metadata
-        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        content = sum(group.total_byte_size for group in groups)
-        return content / max(1, path.stat().st_size)
-    if path.suffix.lower() not in _COMPRESSION:
-        return 1.0
-    size = 0
-    with path.open("rb") as raw:
-        head = raw.read(READ_BYTES)
-    size = len(_decompress_head(head, path.suffix.lower()))
-    return max(1.0, size / len(head)) if head else 1.0
+
+def _parquet_column_bytes(path: Path, *, column: str) -> int:
+    """Uncompressed bytes of one column, from the file's metadata."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with _naming(path):
+        try:
+            metadata = pyarrow.parquet.read_metadata(path)
+        except pyarrow.ArrowException as error:
+            raise _broken_parquet(path, error) from error
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    if column not in names:
+        raise column_missing(str(path), column, names)
+    index = names.index(column)
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    return sum(group.column(index).total_uncompressed_size for group in groups)
 
 
 def _decompress_head(head: bytes, ending: str) -> bytes:
@@ -617,4 +637,7 @@ def _decompress_head(head: bytes, ending: str) -> bytes:
         return lzma.LZMADecompressor().decompress(head)
     if ending == ".bz2":
         return bz2.BZ2Decompressor().decompress(head)
-    return head * 3  # zstd of text packs to about a third; only an estimate rests on it
+    if ending == ".zst":
+        # Text packs to about a third; only an estimate rests on it.
+        return head * 3
+    return head

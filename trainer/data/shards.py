@@ -106,6 +106,19 @@ class TokenData:
         """Load the tokenizer that made these tokens."""
         return load_tokenizer(self.data_dir / TOKENIZER_FOLDER)
 
+    def validation_bytes(self, tokens: int) -> int:
+        """Bytes of the text of the first `tokens` validation tokens, a separator being one byte.
+
+        Exact but for a character that is cut at the end (three bytes at most). Turns a loss over
+        those tokens into bits per byte: loss * tokens / (bytes * ln 2).
+        """
+        head = np.asarray(self.validation[:tokens])
+        is_text = np.ones(head.size, dtype=bool)
+        if self.manifest.separator is not None:
+            is_text = head != self.manifest.separator
+        text = self.tokenizer().decode(head[is_text].tolist())
+        return len(text) + int(np.count_nonzero(~is_text))
+
     def verify(self) -> None:
         """Read both files through and compare their hashes with the manifest's.
 
@@ -216,6 +229,7 @@ def _write(
     source: DataSource, corpus: Corpus, *, folder: Path, on_progress: OnProgress | None
 ) -> None:
     """Tokenise a corpus into an empty folder."""
+    fingerprint = corpus.fingerprint()
     shared_fraction = corpus.shared_fraction()
     report = _Reporter(corpus.size_bytes, on_progress)
     tokenizer = open_tokenizer(source, corpus, on_read=report.stage("learning the tokenizer"))
@@ -235,6 +249,13 @@ def _write(
         counts = (train.close(), validation.close())
     report.finish()
     check_not_empty(corpus, train_tokens=counts[0].tokens, validation_tokens=counts[1].tokens)
+    if corpus.fingerprint() != fingerprint:
+        raise DataError(
+            "corpus-changed",
+            corpus.description,
+            "the corpus must stay as it is while it is tokenised, and it changed",
+            "Prepare it again when nobody writes to it",
+        )
     tokenizer_folder = folder / TOKENIZER_FOLDER
     tokenizer_folder.mkdir()
     tokenizer.save(tokenizer_folder)

@@ -417,12 +417,24 @@ def test_real_splits_do_not_count_as_overlapping(shared_text: Path) -> None:
     assert fraction == pytest.approx(0.064, abs=0.001)
 
 
-def test_size_of_compressed_text_is_estimated_from_its_head(tmp_path: Path) -> None:
+def test_size_of_text_is_estimated_from_the_head_of_a_file(tmp_path: Path) -> None:
     data = TEXT.encode() * 3
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(data))
     (tmp_path / "b.txt").write_bytes(data)
-    assert files.expanded_bytes([tmp_path / "a.txt.gz"]) == pytest.approx(len(data), rel=0.01)
-    assert files.expanded_bytes([tmp_path / "b.txt"]) == len(data)
+    rows = [{"text": f"document {i:05d}", "other": "x" * 40} for i in range(5000)]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    texts = [row["text"] for row in rows]
+    _write_parquet(tmp_path / "d.parquet", "text", texts, other=[row["other"] for row in rows])
+
+    def estimate(name: str) -> int:
+        return files.expanded_bytes([tmp_path / name], column="text")
+
+    assert estimate("a.txt.gz") == pytest.approx(len(data), rel=0.01)
+    assert estimate("b.txt") == len(data)
+    assert estimate("c.jsonl") == pytest.approx(14 * 5000, rel=0.02)
+    assert 14 * 5000 <= estimate("d.parquet") < 40 * 5000
+    with pytest.raises(DataError, match="text, other"):
+        files.expanded_bytes([tmp_path / "d.parquet"], column="body")
 
 
 def test_description_names_the_first_files_only(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from trainer.data import facts as facts_module
 from trainer.data import hub
 from trainer.data.errors import DataError
 from trainer.data.hub import HubCorpus, open_hub
@@ -151,3 +152,29 @@ def test_name_and_configuration_are_handed_to_the_library(
     corpus = open_hub(DataSource(corpus="Salesforce/wikitext:wikitext-2-raw-v1"))
     assert [d.data for d in corpus.documents()] == [b"a"]
     assert asked == [("Salesforce/wikitext", "wikitext-2-raw-v1", True)]
+
+
+def _sized(corpus: HubCorpus, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int]) -> None:
+    monkeypatch.setattr(HubCorpus, "split_bytes", lambda self: sizes)
+    monkeypatch.setattr(facts_module, "open_corpus", lambda source: corpus)
+
+
+def test_facts_of_a_hub_data_set_rest_on_the_sizes_that_the_hub_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sized(_corpus(tmp_path), monkeypatch, {"train": 1000, "test": 77})
+    found = facts_module.facts(DataSource(corpus="hub:json", validation_fraction=0.1))
+    assert (found.train_tokens, found.validation_tokens, found.exact) == (900, 100, False)
+    named = {"validation": "split:test"}
+    _sized(_corpus(tmp_path, **named), monkeypatch, {"train": 1000, "test": 77})
+    found = facts_module.facts(DataSource(corpus="hub:json", **named))
+    assert (found.train_tokens, found.validation_tokens) == (1000, 77)
+
+
+def test_facts_of_a_hub_data_set_of_unknown_size_are_refused_instead_of_fetching_it_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sized(_corpus(tmp_path), monkeypatch, {})
+    with pytest.raises(DataError, match="must state the size") as caught:
+        facts_module.facts(DataSource(corpus="hub:json"))
+    assert caught.value.rule == "corpus-size-unknown"

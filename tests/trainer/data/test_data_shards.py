@@ -323,6 +323,20 @@ def test_verify_finds_a_flipped_bit(corpus_file: Path, cache: Path, name: str) -
     assert caught.value.place == str(folder / name)
 
 
+@pytest.mark.parametrize("tokenizer", ["byte", "char", "bpe:300"])
+def test_bytes_of_validation_tokens_are_those_of_their_text(
+    corpus_file: Path, cache: Path, tokenizer: str
+) -> None:
+    data = _open(_source(corpus_file, tokenizer=tokenizer), cache)
+    assert data.validation_bytes(data.manifest.validation_tokens) == (
+        data.manifest.validation_bytes
+    )
+    head = data.validation_bytes(100)
+    assert 100 <= head < data.manifest.validation_bytes
+    if tokenizer != "bpe:300":
+        assert head == 100
+
+
 # Identity
 
 
@@ -446,6 +460,18 @@ def test_a_corpus_without_enough_text_is_refused(tmp_path: Path, cache: Path, te
     with pytest.raises(DataError, match="must hold text") as caught:
         prepare(_source(tmp_path / "a.txt"), cache_root=cache)
     assert caught.value.rule in ("corpus-empty", "validation-empty")
+
+
+def test_a_corpus_that_changes_while_it_is_tokenised_is_refused(
+    corpus_file: Path, cache: Path
+) -> None:
+    def append(_: Progress) -> None:
+        corpus_file.write_text("other text\n" * 9000, encoding="utf-8")
+
+    with pytest.raises(DataError, match="it changed") as caught:
+        prepare(_source(corpus_file), cache_root=cache, on_progress=append)
+    assert caught.value.rule == "corpus-changed"
+    assert find_prepared(_source(corpus_file), cache_root=cache) is None
 
 
 CRASH = """
