@@ -1,0 +1,354 @@
+"""The tables of a report as text: estimators, levels, conventions, published laws, runs, money.
+
+In: an `Evidence`. Out: `Table`s of plain strings; whoever writes them into a format escapes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.evidence import Evidence, Run
+from analysis.published import PUBLISHED
+from analysis.words import (
+    MISSING,
+    count,
+    duration,
+    interval,
+    known,
+    percent,
+    power,
+    si,
+    significant,
+)
+
+CONVENTION_WORDS = {
+    "matmul": "every weight that multiplies a token: layers and output head, no embedding table",
+    "total": "all parameters, embedding tables too (Hoffmann)",
+    "body": "layers only, no embedding and no output head (Kaplan)",
+    "active": "parameters that one token uses (mixture of experts)",
+    "params": "the table's own count; it does not say which",
+}
+"""What N counts under each convention."""
+_LAW_WORDS = {
+    "chinchilla": "Surface E + A/N^α + B/D^β (Chinchilla, Approach 3)",
+    "skaling": "Surface E + (A/N^α + B/D^β)^k (Skaling)",
+    "isoflop": "Line through the isoFLOP minima (Approach 2)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of text."""
+
+    caption: str
+    """What it is, in a few words."""
+    headings: tuple[str, ...]
+    """One for each column."""
+    rows: tuple[tuple[str, ...], ...]
+    """Cells, one for each heading."""
+    text_columns: tuple[int, ...] = (0,)
+    """Columns of words, aligned to the left; all others hold numbers."""
+    anchors: tuple[str, ...] = ()
+    """Id of each row, where other parts of the page refer to them."""
+    faint: tuple[bool, ...] = ()
+    """Whether each row is set back, such as an excluded run."""
+
+
+def estimator_table(evidence: Evidence) -> Table | None:
+    """Every estimator's exponent and optimum at the target; None when refused."""
+    best = evidence.answer
+    if best is None:
+        return None
+    headline = str(evidence.fit.get("headline_law") or "chinchilla")
+    rows = []
+    for name, law in (evidence.fit.get("laws") or {}).items():
+        ends = (law.get("interval") or {}).get("tokens_per_parameter")
+        mark = " — the answer above" if name == headline else ""
+        rows.append(
+            (
+                _LAW_WORDS.get(name, f"Surface law {name}") + mark,
+                count(law.get("tokens_per_parameter")),
+                interval(ends),
+                significant(law.get("exponent_N"), 3),
+                *(significant(law.get(n), 3) for n in ("E",)),
+                *(count(law.get(n)) for n in ("A", "B")),
+                *(significant(law.get(n), 3) for n in ("alpha", "beta", "k")),
+            )
+        )
+    line = evidence.fit.get("frontier") or {}
+    at = line.get("params_at") or {}
+    exponent = line.get("exponent_N")
+    if known(exponent) and known(at.get("params")) and evidence.cost is not None:
+        params = at["params"] * (best.flops / at["flops"]) ** exponent
+        tokens = best.flops / float(evidence.cost(np.asarray(params)))
+        mark = " — the answer above" if headline == "isoflop" else ""
+        ends = interval((best.low, best.high)) if headline == "isoflop" else MISSING
+        rows.append(
+            (
+                _LAW_WORDS["isoflop"] + mark,
+                count(tokens / params),
+                ends,
+                significant(exponent, 3),
+                *[MISSING] * 6,
+            )
+        )
+    return Table(
+        caption=f"By estimator, at {power(best.flops)} FLOPs",
+        headings=(
+            "Estimator",
+            "D/N",
+            f"{best.confidence:.0%} interval",
+            "N grows as C to the",
+            "E",
+            "A",
+            "B",
+            "α",
+            "β",
+            "k",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def level_table(evidence: Evidence) -> Table | None:
+    """The minimum of each level, and where the design had put its centre."""
+    if not evidence.levels:
+        return None
+    centres = {str(v[0]): v for v in (evidence.sweep.levels if evidence.sweep else ())}
+    ratios = evidence.answer is not None
+    headings = ["Level", "C (FLOPs)", "Runs", "N at the minimum", "± (sd)"]
+    headings += ["D/N there"] if ratios else []
+    headings += ["Loss there", "Counts?"]
+    headings += ["Centred on D/N", "because"] if centres else []
+    rows = []
+    for level in evidence.levels:
+        cells = [
+            level.name,
+            power(level.flops),
+            str(sum(r.level == level.name for r in evidence.used)),
+            si(level.params_opt),
+            percent(math.expm1(level.sd_ln_params)) if known(level.sd_ln_params) else MISSING,
+        ]
+        cells += [count(level.tokens_per_parameter)] if ratios else []
+        cells += [
+            significant(level.loss_opt, 4),
+            "yes" if level.accepted else f"no: {level.reason}",
+        ]
+        if centres:
+            centre = centres.get(level.name)
+            cells += [count(centre[2]), str(centre[3])] if centre else [MISSING, MISSING]
+        rows.append(tuple(cells))
+    counts_at = headings.index("Counts?")
+    return Table(
+        caption="Minimum of each compute level",
+        headings=tuple(headings),
+        rows=tuple(rows),
+        text_columns=(0, counts_at, *((len(headings) - 1,) if centres else ())),
+    )
+
+
+def frontier_table(evidence: Evidence) -> Table | None:
+    """The optimum at each compute; None when refused."""
+    if not evidence.frontier or evidence.answer is None:
+        return None
+    rows = []
+    for row in evidence.frontier:
+        where = (
+            "inside the runs"
+            if row.extrapolation <= 1.05
+            else (f"{significant(row.extrapolation, 2)}× beyond the largest run")
+        )
+        if row.flops == evidence.answer.flops:
+            where += " — the target"
+        rows.append(
+            (
+                power(row.flops),
+                si(row.params),
+                si(row.tokens),
+                count(row.tokens_per_parameter),
+                interval((row.low, row.high)),
+                significant(row.loss, 4),
+                where,
+            )
+        )
+    return Table(
+        caption="What to train at other computes",
+        headings=(
+            "C (FLOPs)",
+            "N",
+            "D",
+            "D/N",
+            f"{evidence.answer.confidence:.0%} interval",
+            "Loss",
+            "Extrapolation",
+        ),
+        rows=tuple(rows),
+        text_columns=(6,),
+    )
+
+
+def convention_table(evidence: Evidence) -> Table | None:
+    """The same runs under every reading of N; None when refused."""
+    readings = evidence.fit.get("conventions") or {}
+    if evidence.answer is None or not readings:
+        return None
+    per_token = evidence.bytes_per_token
+    rows = []
+    for name, record in readings.items():
+        ratio = record.get("tokens_per_parameter")
+        chosen = " — used above" if name == evidence.table.convention else ""
+        cells = [
+            f"{name}: {CONVENTION_WORDS.get(name, name)}{chosen}",
+            count(ratio),
+            interval(record.get("interval")),
+        ]
+        if per_token is not None:
+            cells.append(count(ratio * per_token) if known(ratio) else MISSING)
+        cells += [
+            count(record.get("tokens_per_parameter_6nd")),
+            significant(record.get("exponent_N"), 3),
+        ]
+        rows.append(tuple(cells))
+    headings = ["N counts", "D/N at the target", "Interval"]
+    headings += ["Bytes per parameter"] if per_token is not None else []
+    headings += ["D/N if C were 6ND", "N grows as C to the"]
+    return Table(
+        caption="The ratio under each way of counting parameters",
+        headings=tuple(headings),
+        rows=tuple(rows),
+    )
+
+
+def published_table(evidence: Evidence) -> Table | None:
+    """Published ratios at the target; None without a target."""
+    if evidence.target is None:
+        return None
+    scale = evidence.tokens_per_bpe_token
+    rows = []
+    for law in PUBLISHED:
+        ratio = law.ratio(evidence.target)
+        cells = [law.name, count(ratio)]
+        cells += [count(ratio * scale)] if scale != 1 else []
+        rows.append((*cells, law.counts, law.note))
+    best = evidence.answer
+    if best is not None:
+        cells = ["This sweep", count(best.tokens_per_parameter / scale)]
+        cells += [count(best.tokens_per_parameter)] if scale != 1 else []
+        convention = CONVENTION_WORDS.get(evidence.table.convention, evidence.table.convention)
+        rows.append((*cells, convention, "the runs of this report"))
+    headings = ["Source", "Tokens per parameter" if scale == 1 else "BPE tokens per parameter"]
+    headings += ["Bytes per parameter"] if scale != 1 else []
+    wide = len(headings)
+    return Table(
+        caption=f"Published ratios at {power(evidence.target)} FLOPs",
+        headings=(*headings, "N and C count", "Note"),
+        rows=tuple(rows),
+        text_columns=(0, wide, wide + 1),
+    )
+
+
+def run_table(evidence: Evidence) -> Table:
+    """Every row of the loss table."""
+    extra = [
+        ("bpb", "Bits per byte", lambda v: significant(v, 4)),
+        ("steps", "Steps", si),
+        ("learning_rate", "Learning rate", lambda v: significant(v, 3)),
+        ("epochs", "Epochs", lambda v: significant(v, 2)),
+        ("seed", "Seed", lambda v: str(v) if not isinstance(v, float) else significant(v, 9)),
+        ("wall_s", "Time", duration),
+        ("device", "Device", str),
+    ]
+    frame = evidence.table.frame
+    extra = [e for e in extra if e[0] in frame and frame[e[0]].notna().any()]
+    rows = []
+    for run in evidence.runs:
+        cells = [
+            run.label,
+            run.level or MISSING,
+            si(run.params),
+            si(run.tokens),
+            count(run.ratio),
+            power(run.flops),
+            significant(run.loss, 4),
+        ]
+        cells += [_cell(run, key, write) for key, _, write in extra]
+        cells.append("yes" if run.used else f"no: {run.excluded}")
+        if run.label != run.trial_id:
+            cells[0] = f"{run.label} [{run.trial_id}]"
+        rows.append(tuple(cells))
+    headings = (
+        "Run",
+        "Level",
+        "N",
+        "D",
+        "D/N",
+        "C (FLOPs)",
+        "Loss",
+        *(heading for _, heading, _ in extra),
+        "In the fit?",
+    )
+    words = [i for i, h in enumerate(headings) if h in ("Run", "Level", "Device", "In the fit?")]
+    return Table(
+        caption="Every run",
+        headings=headings,
+        rows=tuple(rows),
+        text_columns=tuple(words),
+        anchors=tuple(f"run-{i}" for i in range(len(rows))),
+        faint=tuple(not run.used for run in evidence.runs),
+    )
+
+
+def _cell(run: Run, key: str, write: object) -> str:
+    value = run.row.get(key)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    assert callable(write)
+    return str(write(value))
+
+
+def budget_table(evidence: Evidence) -> Table:
+    """What was allowed, spent and useful."""
+    sweep = evidence.sweep
+    in_fit = sum(r.flops for r in evidence.used if known(r.flops))
+    rows: list[tuple[str, str, str]] = []
+
+    def share(value: float | None) -> str:
+        total = sweep.budget_flops if sweep else None
+        return percent(value / total, 3) if known(value) and known(total) and total else ""
+
+    if sweep is not None:
+        rows += [
+            ("Budget", f"{power(sweep.budget_flops)} FLOPs", ""),
+            (
+                "Charged (retries and failures too)",
+                f"{power(sweep.charged_flops)} FLOPs",
+                share(sweep.charged_flops),
+            ),
+            ("In finished runs", f"{power(sweep.useful_flops)} FLOPs", share(sweep.useful_flops)),
+        ]
+    rows.append(("In the runs that the fit uses", f"{power(in_fit)} FLOPs", share(in_fit)))
+    if sweep is not None:
+        if known(sweep.slot_hours) and sweep.slot_hours is not None:
+            rows.append(("Training time, all slots", duration(3600 * sweep.slot_hours), ""))
+        if known(sweep.wall_s):
+            rows.append(("From first start to last end", duration(sweep.wall_s), ""))
+        if known(sweep.price):
+            rows.append(("Price", f"{count(sweep.price)} {sweep.currency_note}".strip(), ""))
+        if sweep.states:
+            states = ", ".join(f"{n} {state}" for state, n in sweep.states.items() if n)
+            rows.append(("Trials", states or "none", ""))
+    return Table(
+        caption="Budget",
+        headings=("What", "Amount", "Share of budget"),
+        rows=tuple(rows),
+        text_columns=(0,),
+    )
+
+
+def pairs_table(caption: str, headings: tuple[str, str], pairs: Sequence[tuple[str, str]]) -> Table:
+    """Two columns of words."""
+    return Table(caption=caption, headings=headings, rows=tuple(pairs), text_columns=(0, 1))
