@@ -164,11 +164,11 @@ def _map_tokens(path: Path, *, dtype: str, tokens: int) -> np.memmap:
     return np.memmap(path, dtype=stored, mode="r", shape=(tokens,))
 
 
-def cache_key(source: DataSource, corpus: Corpus) -> str:
+def cache_key(source: DataSource, *, fingerprint: str) -> str:
     """Name of the prepared folder: hash of content, split rule, tokenizer and file format."""
     parts = [
         str(PREPARE_VERSION),
-        corpus.fingerprint(),
+        fingerprint,
         tokenizer_identity(source),
         source.separator,
     ]
@@ -177,7 +177,8 @@ def cache_key(source: DataSource, corpus: Corpus) -> str:
 
 def find_prepared(source: DataSource, *, cache_root: Path) -> Path | None:
     """Folder of a source that is already prepared, or None."""
-    folder = cache_root / cache_key(source, open_corpus(source))
+    fingerprint = open_corpus(source).fingerprint()
+    folder = cache_root / cache_key(source, fingerprint=fingerprint)
     return folder if (folder / MANIFEST_NAME).is_file() else None
 
 
@@ -201,7 +202,8 @@ def prepare(source: DataSource, *, cache_root: Path, on_progress: OnProgress | N
         OSError: when the cache cannot be written.
     """
     corpus = open_corpus(source)
-    key = cache_key(source, corpus)
+    fingerprint = corpus.fingerprint()
+    key = cache_key(source, fingerprint=fingerprint)
     folder = cache_root / key
     if folder.exists():
         TokenData.open(folder)
@@ -216,7 +218,7 @@ def prepare(source: DataSource, *, cache_root: Path, on_progress: OnProgress | N
             shutil.rmtree(partial)
         partial.mkdir()
         try:
-            _write(source, corpus, folder=partial, on_progress=on_progress)
+            _write(source, corpus, folder=partial, fingerprint=fingerprint, on_progress=on_progress)
             os.replace(partial, folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -226,10 +228,14 @@ def prepare(source: DataSource, *, cache_root: Path, on_progress: OnProgress | N
 
 
 def _write(
-    source: DataSource, corpus: Corpus, *, folder: Path, on_progress: OnProgress | None
+    source: DataSource,
+    corpus: Corpus,
+    *,
+    folder: Path,
+    fingerprint: str,
+    on_progress: OnProgress | None,
 ) -> None:
-    """Tokenise a corpus into an empty folder."""
-    fingerprint = corpus.fingerprint()
+    """Tokenise a corpus into an empty folder; `fingerprint`: of the corpus before."""
     shared_fraction = corpus.shared_fraction()
     report = _Reporter(corpus.size_bytes, on_progress)
     tokenizer = open_tokenizer(source, corpus, on_read=report.stage("learning the tokenizer"))
@@ -260,7 +266,12 @@ def _write(
     tokenizer_folder.mkdir()
     tokenizer.save(tokenizer_folder)
     manifest = _manifest(
-        corpus, tokenizer, counts, separator=separator, shared_fraction=shared_fraction
+        corpus,
+        tokenizer,
+        counts,
+        fingerprint=fingerprint,
+        separator=separator,
+        shared_fraction=shared_fraction,
     )
     _write_synced(folder / MANIFEST_NAME, manifest.to_json())
     _sync_folder(folder)
@@ -271,6 +282,7 @@ def _manifest(
     tokenizer: Tokenizer,
     counts: tuple[SplitCounts, SplitCounts],
     *,
+    fingerprint: str,
     separator: int | None,
     shared_fraction: float | None,
 ) -> DataManifest:
@@ -296,7 +308,7 @@ def _manifest(
         tokenizer_digest=tokenizer.digest,
         separator=separator,
         source=corpus.description,
-        source_digest=corpus.fingerprint(),
+        source_digest=fingerprint,
         split=corpus.split,
         statistics_tokens=train.statistics_tokens,
         entropy_rate=corpus.entropy_rate,
