@@ -4,41 +4,50 @@
 on the optimal D/N at the target and asks the refusal rules whether the data carry an answer. It
 does not raise on odd but valid tables: it returns `not_identified` with the rule's words.
 
-The headline is the Chinchilla surface fit. Where that fit is unusable (an exponent at a limit, an
-interval wider than 16x) and three or more isoFLOP minima are interior, the line through the
-minima is the headline instead, and the status is `weak` at best.
+The headline is the Chinchilla surface fit, or Skaling's law where that predicts held-out dearer
+runs clearly better. Where the surface fit is unusable (an exponent at a limit, an open profile, an
+interval wider than 16x) and three or more isoFLOP minima are interior, the line through the minima
+is the headline instead, and the status is `weak` at best.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from analysis.akima import fit_levels_akima
 from analysis.checks import Check, Facts, Status, run_checks, status_of
-from analysis.cost import CostCurve, read_cost
-from analysis.fit import SurfaceFit, fit_surface
-from analysis.isoflop import FrontierLine, LevelFit, fit_levels, fit_line
-from analysis.laws import CHINCHILLA, SKALING, LawForm
+from analysis.cost import CostCurve, log_ratio, read_cost
+from analysis.fit import SurfaceFit
+from analysis.identifiability import diagnose
+from analysis.isoflop import FrontierLine, LevelFit, fit_line, vertex_bias
+from analysis.laws import CHINCHILLA
 from analysis.predict import Prediction, predict_optimum
+from analysis.sensitivity import Variant, leave_outs, objectives, with_excluded
+from analysis.study import Study, fit_law, headline_sd, line_sd_ratio, make_study
 from analysis.table import UNNAMED_CONVENTION, LossTable
 from analysis.uncertainty import (
     CONFIDENCE,
     Draws,
     Interval,
-    bootstrap,
-    clusters,
     delta_sd,
     log_ratios_at,
     ratio_interval,
 )
+from analysis.validation import (
+    Outcome,
+    estimators_agree,
+    lack_of_fit,
+    largest_compute_holdout,
+    leave_one_out,
+    missing_terms,
+)
 
 SCHEMA = "sweep.fit/1"
-ASSUMED_NOISE_SD = 0.005
-"""sd of ln L of one run where the data cannot say: half a per cent."""
 _CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
 _MULTIPLES = (3.0, 10.0, 30.0)
 _UNIFORM = ("tokenizer", "loss_unit", "precision")
@@ -102,6 +111,8 @@ class FitReport:
     """The fitted surfaces as `fit.json` holds them."""
     isoflop: tuple[LevelFit, ...]
     """The parabola of each level."""
+    vertex_biases: Mapping[str, float]
+    """Structural bias of each level's vertex in ln N, were the fitted surface the truth."""
     line: FrontierLine | None
     """The line through the accepted vertices."""
     optimum: tuple[OptimumRow, ...]
@@ -116,6 +127,9 @@ class FitReport:
     """FLOPs per token as a function of N."""
     noise: Mapping[str, Any]
     """`sd` of ln L and where it comes from."""
+    detail: Mapping[str, Any]
+    """Further sections of `fit.json`: selection, model_form, profile, sensitivity, validation,
+    identifiability; empty when not asked for."""
 
     def isoflop_flops(self) -> list[float]:
         """Compute of each level, cheapest first."""
@@ -132,13 +146,17 @@ class FitReport:
                 "headline_law": self.headline_law,
                 "convention": self.convention,
                 "laws": self.laws,
-                "isoflop": [_level_dict(level) for level in self.isoflop],
+                "isoflop": [
+                    {**_level_dict(level), "bias_ln_params": self.vertex_biases.get(level.level)}
+                    for level in self.isoflop
+                ],
                 "frontier": _line_dict(self.line),
                 "optimum": [row.to_dict() for row in self.optimum],
                 "conventions": self.conventions,
                 "noise": self.noise,
                 "checks": [_check_dict(check) for check in self.checks],
                 "warnings": list(self.warnings),
+                **self.detail,
             }
         )
 
@@ -152,6 +170,7 @@ def fit_table(
     resamples: int = 2000,
     huber_delta: float | None = None,
     confidence: float = CONFIDENCE,
+    detail: bool = True,
 ) -> FitReport:
     """Fit a loss table and say what it carries.
 
@@ -163,6 +182,7 @@ def fit_table(
         resamples: number of bootstrap refits.
         huber_delta: width of the objective in ln L; None chooses it from the residuals.
         confidence: of the headline interval.
+        detail: also compute the sensitivity, validation and identifiability sections.
 
     Returns:
         The report; its status says whether there is an answer.
@@ -171,165 +191,88 @@ def fit_table(
         table = table.with_convention(convention)
     if table.n_points == 0:
         return _refused_empty(table)
-    study = _study(table, target_flops, seed, resamples, huber_delta)
-    return _report(study, confidence)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Study:
-    """Intermediate results of one table."""
-
-    table: LossTable
-    target: float
-    cost: CostCurve
-    fits: dict[str, SurfaceFit]
-    draws: dict[str, Draws]
-    levels: tuple[LevelFit, ...]
-    line: FrontierLine | None
-    noise_sd: float
-    noise_source: str
-    noise_freedom: int
-    replicate_freedom: int
-    huber_delta: float | None
-
-
-def _study(
-    table: LossTable,
-    target_flops: float | None,
-    seed: int,
-    resamples: int,
-    huber_delta: float | None,
-) -> _Study:
-    N, D, C, L = table.params, table.tokens, table.flops, table.loss
-    cost = read_cost(N, D, C)
-    fits = {
-        form.name: fit for form in (CHINCHILLA, SKALING) if (fit := _fit(form, table, huber_delta))
-    }
-    sd, source, freedom, replicated = _noise(table, fits.get("chinchilla"))
-    levels = fit_levels(table.levels, N, C, L, noise_sd=sd, cost=cost)
-    trajectory = None
-    if "trajectory_id" in table.frame:
-        trajectory = table.used["trajectory_id"].fillna("").to_numpy(dtype=str)
-    groups = clusters(N, trajectory)
-    draws = {
-        name: bootstrap(fit, groups, resamples=resamples, seed=seed)
-        for name, fit in fits.items()
-        if name == "chinchilla" and resamples > 0
-    }
-    return _Study(
-        table=table,
-        target=float(C.max()) if target_flops is None else float(target_flops),
-        cost=cost,
-        fits=fits,
-        draws=draws,
-        levels=levels,
-        line=fit_line(levels, noise_freedom=freedom),
-        noise_sd=sd,
-        noise_source=source,
-        noise_freedom=freedom,
-        replicate_freedom=replicated,
+    study = make_study(
+        table,
+        target_flops=target_flops,
+        seed=seed,
+        resamples=resamples,
         huber_delta=huber_delta,
     )
+    return _report(study, confidence, detail)
 
 
-def _fit(form: LawForm, table: LossTable, huber_delta: float | None) -> SurfaceFit | None:
-    """A law fitted to the table; None when it has fewer runs than the law needs."""
-    N, D = table.params, table.tokens
-    sizes, lengths = (len(np.unique(np.round(np.log(v), 6))) for v in (N, D))
-    if table.n_points <= form.n_params or sizes < 3 or lengths < 3:
-        return None
-    return fit_surface(N, D, table.loss, form=form, huber_delta=huber_delta)
-
-
-def replicate_noise(table: LossTable) -> tuple[float, int]:
-    """Seed noise from runs that differ in nothing but the seed.
-
-    Returns:
-        sd of ln L pooled over groups of equal (N, D), and its degrees of freedom; (NaN, 0)
-        without such groups.
-    """
-    keys = np.round(np.stack([np.log(table.params), np.log(table.tokens)], axis=1), 6)
-    _, group = np.unique(keys, axis=0, return_inverse=True)
-    group = group.ravel()
-    y = np.log(table.loss)
-    counts = np.bincount(group)
-    means = np.bincount(group, weights=y) / counts
-    freedom = int((counts - 1).sum())
-    if freedom == 0:
-        return float("nan"), 0
-    return float(np.sqrt(((y - means[group]) ** 2).sum() / freedom)), freedom
-
-
-def _noise(table: LossTable, fit: SurfaceFit | None) -> tuple[float, str, int, int]:
-    """Noise sd of ln L, its source, its degrees of freedom and those from replicates.
-
-    The residuals' sd is used when it is larger than the replicates': lack of fit is noise too as
-    far as an interval is concerned.
-    """
-    sd, freedom = replicate_noise(table)
-    residual = fit.noise_sd if fit is not None else float("nan")
-    if fit is not None and math.isfinite(residual) and not (freedom >= 2 and sd >= residual):
-        return residual, "residuals", fit.degrees_of_freedom, freedom
-    if freedom > 0 and sd > 0:
-        return sd, "replicates", freedom, freedom
-    return ASSUMED_NOISE_SD, "assumed", 1_000_000, 0
-
-
-def _report(study: _Study, confidence: float) -> FitReport:
-    headline = _headline(study)
+def _report(study: Study, confidence: float, detail: bool) -> FitReport:
+    headline = study.headline
     row = _optimum_row(study, headline, study.target, confidence) if headline else None
-    facts = _facts(study, headline, row)
+    outcomes = _outcomes(study)
+    facts = _facts(study, row, outcomes)
     checks = run_checks(facts)
     status = status_of(checks)
     if status == "identified" and headline == "isoflop":
         status = "weak"
     refused = status == "not_identified"
     rows = () if refused or headline is None else _optimum_rows(study, headline, confidence)
+    conventions = _conventions(study, confidence)
+    sections = _detail(study, outcomes, conventions) if detail and study.fits else {}
     return FitReport(
         status=status,
-        message=_message(status, checks, rows, headline, study),
+        message=_message(status, checks, rows, study),
         n_points=study.table.n_points,
         headline_law=None if refused else headline,
         convention=study.table.convention,
         fits=study.fits,
         laws={name: _law_dict(study, name, confidence) for name in study.fits},
         isoflop=study.levels,
+        vertex_biases=_biases(study),
         line=study.line,
         optimum=rows,
-        conventions=_conventions(study, confidence),
+        conventions=conventions,
         checks=checks,
-        warnings=_warnings(study, headline, row),
+        warnings=_warnings(study, outcomes),
         cost=study.cost,
-        noise={
-            "sd": study.noise_sd,
-            "source": study.noise_source,
-            "degrees_of_freedom": study.noise_freedom,
-        },
+        noise={**asdict(study.noise), "degrees_of_freedom": study.noise.freedom},
+        detail=sections,
     )
 
 
-def _headline(study: _Study) -> str | None:
-    """The estimator that answers: `chinchilla` unless unusable and the parabolas are not."""
-    fit = study.fits.get("chinchilla")
-    line_usable = study.line is not None and study.line.n_levels >= 3
-    if fit is not None and not {"alpha", "beta"} & set(fit.at_bound):
-        fold = ratio_interval(
-            fit, study.draws.get("chinchilla"), study.target, study.cost, confidence=0.95
-        ).fold
-        if math.isfinite(fold) and fold <= 16.0:
-            return "chinchilla"
-        if not line_usable:
-            return "chinchilla"
-    return "isoflop" if line_usable else ("chinchilla" if fit is not None else None)
+def _outcomes(study: Study) -> dict[str, Outcome]:
+    """Tests T1, T3, T4 and T5 of the headline surface."""
+    fit = study.surface_fit
+    if fit is None:
+        return {}
+    table = study.table
+    N, D, C, L = table.params, table.tokens, table.flops, table.loss
+    widest = study.fits.get("skaling", fit)
+    extra = {
+        f"ln {name}": np.log(table.column(name))
+        for name in ("steps", "batch_tokens")
+        if table.has(name) and np.ptp(np.log(table.column(name))) > 1e-9
+    }
+    own = float(log_ratios_at(fit.theta[None], fit.data.centre, study.target, study.cost)[0])
+    by_line = None
+    if study.line is not None:
+        log_n = np.asarray(study.line.log_params_at(study.target))
+        by_line = float(log_ratio(log_n, math.log(study.target), study.cost))
+    return {
+        "T1": largest_compute_holdout(fit, N, D, C, L),
+        "T3": lack_of_fit(widest, N, D, L),
+        "T4": missing_terms(fit, extra),
+        "T5": estimators_agree(
+            own,
+            delta_sd(fit, study.target, study.cost),
+            by_line,
+            line_sd_ratio(study, study.target),
+        ),
+    }
 
 
-def _optimum_rows(study: _Study, headline: str, confidence: float) -> tuple[OptimumRow, ...]:
+def _optimum_rows(study: Study, headline: str, confidence: float) -> tuple[OptimumRow, ...]:
     top = float(study.table.flops.max())
     computes = [study.target, *(f.flops for f in study.levels), *(m * top for m in _MULTIPLES)]
     return tuple(_optimum_row(study, headline, flops, confidence) for flops in computes)
 
 
-def _optimum_row(study: _Study, headline: str, flops: float, confidence: float) -> OptimumRow:
+def _optimum_row(study: Study, headline: str, flops: float, confidence: float) -> OptimumRow:
     if headline == "isoflop":
         return _line_row(study, flops, confidence)
     fit, draws = study.fits[headline], study.draws.get(headline)
@@ -354,7 +297,7 @@ def _optimum_row(study: _Study, headline: str, flops: float, confidence: float) 
     )
 
 
-def _line_row(study: _Study, flops: float, confidence: float) -> OptimumRow:
+def _line_row(study: Study, flops: float, confidence: float) -> OptimumRow:
     """The optimum by the line through the isoFLOP minima."""
     line = study.line
     assert line is not None
@@ -383,7 +326,7 @@ def _line_row(study: _Study, flops: float, confidence: float) -> OptimumRow:
     )
 
 
-def _line_bands(study: _Study, ratio: float, stretch: float) -> dict[str, tuple[float, float]]:
+def _line_bands(study: Study, ratio: float, stretch: float) -> dict[str, tuple[float, float]]:
     """Near-optimal ratios from the parabolas: loss excess p x^2 against d ln L/d ln C."""
     good = [f for f in study.levels if f.accepted]
     if len(good) < 2:
@@ -400,17 +343,21 @@ def _line_bands(study: _Study, ratio: float, stretch: float) -> dict[str, tuple[
     return bands
 
 
-def _facts(study: _Study, headline: str | None, row: OptimumRow | None) -> Facts:
-    table = study.table
+def _facts(study: Study, row: OptimumRow | None, outcomes: Mapping[str, Outcome]) -> Facts:
+    table, headline = study.table, study.headline
     N, D, C = table.params, table.tokens, table.flops
     ratio = D / N
-    fit = study.fits.get("chinchilla")
-    draws = study.draws.get("chinchilla")
+    fit = study.surface_fit
+    draws = study.draws.get(headline or "")
+    holdout, lack = outcomes.get("T1"), outcomes.get("T3")
     tested = [f for f in study.levels if f.verdict != "few"]
     fold = None
     if row is not None:
         low, high = row.intervals["0.95"]
         fold = high / low if low > 0 and math.isfinite(high) else None
+        on_surface = headline != "isoflop"
+        if on_surface and study.profile is not None and study.profile.is_open:
+            fold = None
     points = np.round(np.stack([np.log(N), np.log(D)], axis=1), 6)
     return Facts(
         n_points=table.n_points,
@@ -429,14 +376,22 @@ def _facts(study: _Study, headline: str | None, row: OptimumRow | None) -> Facts
         headline=headline,
         at_bound=fit.at_bound if fit else (),
         floor_share=fit.surface.E / float(table.loss.min()) if fit else None,
-        failed_refits=draws.failed if draws and headline == "chinchilla" else None,
+        failed_refits=draws.failed if draws else None,
         basins_disagree=_basins_disagree(study),
-        replicate_freedom=study.replicate_freedom,
-        noise_sd=study.noise_sd,
+        replicate_freedom=study.noise.replicate_freedom,
+        noise_sd=study.noise.sd,
         convention_named=table.convention != UNNAMED_CONVENTION,
         mixed=_mixed(table),
         min_steps=float(table.column("steps").min()) if table.has("steps") else None,
         max_epochs=float(table.column("epochs").max()) if table.has("epochs") else None,
+        lack_of_fit_p=lack.numbers.get("p") if lack else None,
+        holdout=(holdout.passed, holdout.message)
+        if holdout is not None and holdout.passed is not None
+        else None,
+        form_sd=study.selection.sd_form
+        if study.selection is not None and math.isfinite(study.selection.sd_form)
+        else None,
+        ratio_sd=headline_sd(study) if math.isfinite(headline_sd(study)) else None,
     )
 
 
@@ -445,9 +400,9 @@ def _mixed(table: LossTable) -> tuple[str, ...]:
     return tuple(name for name in names if table.used[name].dropna().astype(str).nunique() > 1)
 
 
-def _basins_disagree(study: _Study) -> bool:
+def _basins_disagree(study: Study) -> bool:
     """Whether a second minimum with a BIC within 2 gives a ratio more than one sd away."""
-    fit = study.fits.get("chinchilla")
+    fit = study.surface_fit
     if fit is None or fit.certificate.runner_up_theta is None or fit.objective <= 0:
         return False
     gap = fit.data.size * math.log(fit.certificate.runner_up / fit.objective)
@@ -459,7 +414,7 @@ def _basins_disagree(study: _Study) -> bool:
     return bool(abs(values[1] - values[0]) > sd)
 
 
-def _law_dict(study: _Study, name: str, confidence: float) -> dict[str, Any]:
+def _law_dict(study: Study, name: str, confidence: float) -> dict[str, Any]:
     fit, draws = study.fits[name], study.draws.get(name)
     surface = fit.surface
     ratio = float(
@@ -517,7 +472,7 @@ def _parameter_intervals(
     return {name: [float(v) for v in np.percentile(x, tails)] for name, x in values.items()}
 
 
-def _conventions(study: _Study, confidence: float) -> dict[str, dict[str, Any]]:
+def _conventions(study: Study, confidence: float) -> dict[str, dict[str, Any]]:
     """The ratio at the target under every reading of N that the table carries."""
     result: dict[str, dict[str, Any]] = {}
     for name in study.table.conventions:
@@ -525,7 +480,7 @@ def _conventions(study: _Study, confidence: float) -> dict[str, dict[str, Any]]:
             table, fit, cost = study.table, study.fits.get("chinchilla"), study.cost
         else:
             table = study.table.with_convention(name)
-            fit = _fit(CHINCHILLA, table, study.huber_delta)
+            fit = fit_law(CHINCHILLA, table, study.huber_delta)
             cost = read_cost(table.params, table.tokens, table.flops)
         if fit is None:
             continue
@@ -548,30 +503,33 @@ def _message(
     status: Status,
     checks: tuple[Check, ...],
     rows: tuple[OptimumRow, ...],
-    headline: str | None,
-    study: _Study,
+    study: Study,
 ) -> str:
     failed = [c for c in checks if not c.passed and c.severity != "note"]
     if status == "not_identified":
         words = "; ".join(f"{c.rule}: {c.message}" for c in failed if c.severity == "refuse")
         return f"NOT IDENTIFIED. {words}."
     row = rows[0]
-    source = {"chinchilla": "the surface fit", "isoflop": "the line through the isoFLOP minima"}
+    source = {
+        "chinchilla": "the surface fit",
+        "skaling": "the surface fit of the six-parameter law",
+        "isoflop": "the line through the isoFLOP minima",
+    }
     text = (
         f"{row.tokens / row.params:.3g} tokens per parameter at {row.flops:.3g} FLOPs "
         f"({row.interval.confidence:.0%} interval {row.interval.low:.3g} to "
-        f"{row.interval.high:.3g}), by {source[headline or 'chinchilla']} "
+        f"{row.interval.high:.3g}), by {source[study.headline or 'chinchilla']} "
         f"to {study.table.n_points} runs."
     )
     if status == "weak":
         reasons = [f"{c.rule}: {c.message}" for c in failed]
-        if headline == "isoflop":
+        if study.headline == "isoflop":
             reasons.append("the surface fit is not usable")
         text += " Weak: " + "; ".join(reasons) + "."
     return text
 
 
-def _warnings(study: _Study, headline: str | None, row: OptimumRow | None) -> tuple[str, ...]:
+def _warnings(study: Study, outcomes: Mapping[str, Outcome]) -> tuple[str, ...]:
     warnings = list(study.table.notes)
     excluded = len(study.table.frame) - study.table.n_points
     if excluded:
@@ -584,19 +542,166 @@ def _warnings(study: _Study, headline: str | None, row: OptimumRow | None) -> tu
                 f"level {level.level}: the curve is skewed (cubic t = {level.cubic_t:.1f}); "
                 "its vertex is biased"
             )
-    if headline == "chinchilla" and row is not None and study.line is not None:
-        log_n = study.line.log_params_at(study.target)
-        gap = log_n - math.log(row.params)
-        fit = study.fits["chinchilla"]
-        sd = math.hypot(
-            study.line.sd_at(study.target), 0.5 * delta_sd(fit, study.target, study.cost)
+    warnings += [
+        f"{name}: {outcome.message}"
+        for name, outcome in outcomes.items()
+        if outcome.passed is False and name in ("T4", "T5")
+    ]
+    if study.headline == "skaling":
+        warnings.append(
+            "the six-parameter law is the headline: it predicts held-out dearer runs clearly better"
         )
-        if abs(gap) > 2 * sd:
-            warnings.append(
-                f"the isoFLOP line puts N at {math.exp(gap):.2g}x the surface fit's at the target: "
-                "the estimators disagree"
-            )
     return tuple(warnings)
+
+
+def _detail(
+    study: Study, outcomes: Mapping[str, Outcome], conventions: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The sections of `fit.json` beyond the answer itself."""
+    fit = study.surface_fit
+    assert fit is not None
+    variants = _variants(study, fit, conventions)
+    sd = delta_sd(fit, study.target, study.cost)
+    tests = [
+        outcomes["T1"],
+        leave_one_out(variants, sd),
+        outcomes["T3"],
+        outcomes["T4"],
+        outcomes["T5"],
+    ]
+    design = diagnose(fit, flops=study.target, cost=study.cost)
+    values = [v.tokens_per_parameter for v in variants if math.isfinite(v.tokens_per_parameter)]
+    return {
+        "selection": _selection_dict(study),
+        "model_form": _model_form(study),
+        "profile": _profile_dict(study),
+        "sensitivity": {
+            "target_flops": study.target,
+            "law": fit.form.name,
+            "range": [min(values), max(values)] if values else None,
+            "variants": [v.to_dict() for v in variants],
+        },
+        "validation": [outcome.to_dict() for outcome in tests],
+        "identifiability": None if design is None else design.to_dict(),
+    }
+
+
+def _variants(
+    study: Study, fit: SurfaceFit, conventions: Mapping[str, Mapping[str, Any]]
+) -> tuple[Variant, ...]:
+    """Every entry of the sensitivity page."""
+    table = study.table
+    N, D, L = table.params, table.tokens, table.loss
+    found = leave_outs(fit, N, D, L, table.levels, flops=study.target, cost=study.cost)
+    found += objectives(fit, N, D, L, flops=study.target, cost=study.cost)
+    found += _with_excluded(study, fit)
+    base = float(log_ratios_at(fit.theta[None], fit.data.centre, study.target, study.cost)[0])
+
+    def variant(group: str, name: str, ratio: float) -> Variant:
+        shift = math.log(ratio) - base if ratio > 0 and math.isfinite(ratio) else math.nan
+        return Variant(
+            group=group,
+            name=name,
+            n_points=table.n_points,
+            tokens_per_parameter=ratio,
+            shift=shift,
+        )
+
+    for name, numbers in conventions.items():
+        ratio = float(numbers["tokens_per_parameter"])
+        found += (variant("convention", f"N = {name}", ratio),)
+    for score in study.selection.scores if study.selection else ():
+        name = f"surface fit, {score.name} law"
+        found += (variant("estimator", name, score.tokens_per_parameter),)
+    for name, line in (("isoFLOP parabolas", study.line), ("isoFLOP, Akima", _akima_line(study))):
+        if line is not None:
+            log_n = np.asarray(line.log_params_at(study.target))
+            ratio = math.exp(float(log_ratio(log_n, math.log(study.target), study.cost)))
+            found += (variant("estimator", name, ratio),)
+    return found
+
+
+def _akima_line(study: Study) -> FrontierLine | None:
+    table = study.table
+    levels = fit_levels_akima(
+        table.levels,
+        table.params,
+        table.flops,
+        table.loss,
+        noise_sd=study.noise.sd,
+        cost=study.cost,
+        draws=400,
+    )
+    return fit_line(levels, noise_freedom=study.noise.freedom)
+
+
+def _with_excluded(study: Study, fit: SurfaceFit) -> tuple[Variant, ...]:
+    """The ratio with the excluded runs put back, where they have a usable loss."""
+    frame, column = study.table.frame, study.table.params_name
+    numbers = frame[[column, "tokens", "loss"]].to_numpy(dtype=np.float64)
+    usable = np.isfinite(numbers).all(axis=1) & (numbers > 0).all(axis=1)
+    if usable.sum() <= study.table.n_points or fit.form is not CHINCHILLA:
+        return ()
+    N, D, L = numbers[usable].T
+    return (with_excluded(fit, N, D, L, flops=study.target, cost=study.cost),)
+
+
+def _biases(study: Study) -> dict[str, float]:
+    """Structural bias of every level's vertex under the fitted surface."""
+    fit, table = study.surface_fit, study.table
+    if fit is None:
+        return {}
+    biases = {}
+    for level in study.levels:
+        member = table.levels == level.level
+        biases[level.level] = vertex_bias(
+            table.params[member], table.flops[member], fit.surface, cost=study.cost
+        )
+    return biases
+
+
+def _selection_dict(study: Study) -> dict[str, Any] | None:
+    if study.selection is None:
+        return None
+    return {
+        "method": "rolling hold-out in compute: fitted to the cheaper runs, scored on the dearer",
+        "cuts": study.selection.cuts,
+        "best": study.selection.best,
+        "baseline_rms": study.selection.baseline,
+        "laws": [asdict(score) for score in study.selection.scores],
+        "pooled_tokens_per_parameter": study.selection.pooled,
+    }
+
+
+def _model_form(study: Study) -> dict[str, Any] | None:
+    """The ratio with the choice of law added to its own uncertainty, in quadrature."""
+    if study.selection is None:
+        return None
+    own = headline_sd(study)
+    form = study.selection.sd_form
+    total = math.hypot(own, form)
+    pooled = study.selection.pooled
+    inside = math.isfinite(pooled) and math.isfinite(total) and 1.645 * total < 600
+    half = 1.645 * total if inside else math.nan
+    return {
+        "pooled_tokens_per_parameter": pooled,
+        "sd_ln_ratio_own": own,
+        "sd_ln_ratio_form": form,
+        "interval": [pooled * math.exp(-half), pooled * math.exp(half)] if inside else None,
+        "confidence": 0.9,
+    }
+
+
+def _profile_dict(study: Study) -> dict[str, Any] | None:
+    if study.profile is None:
+        return None
+    return {
+        "tokens_per_parameter": [float(v) for v in np.exp(study.profile.log_ratio)],
+        "excess": [float(v) for v in study.profile.excess],
+        "interval": list(study.profile.interval),
+        "confidence": study.profile.confidence,
+        "open": study.profile.is_open,
+    }
 
 
 def _refused_empty(table: LossTable) -> FitReport:
@@ -612,6 +717,7 @@ def _refused_empty(table: LossTable) -> FitReport:
         fits={},
         laws={},
         isoflop=(),
+        vertex_biases={},
         line=None,
         optimum=(),
         conventions={},
@@ -619,6 +725,7 @@ def _refused_empty(table: LossTable) -> FitReport:
         warnings=tuple(table.notes),
         cost=None,
         noise={},
+        detail={},
     )
 
 

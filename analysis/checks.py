@@ -23,6 +23,8 @@ EXTRAPOLATION_REFUSE = 300.0
 FOLD_WARN = 4.0
 FOLD_REFUSE = 16.0
 MAX_FAILED = 0.05
+FORM_FLOOR = 0.2
+FORM_SHARE = 2.0
 MIN_STEPS = 1000.0
 MAX_EPOCHS = 4.0
 
@@ -95,6 +97,12 @@ class Facts:
     """Most passes over the data of a run."""
     lack_of_fit_p: float | None = None
     """p value of the lack-of-fit test of the widest law."""
+    holdout: tuple[bool, str] | None = None
+    """Test T1 (dearest runs predicted from the rest): passed, and its words."""
+    form_sd: float | None = None
+    """sd of ln(D/N) that the choice of law adds."""
+    ratio_sd: float | None = None
+    """sd of ln(D/N) within the headline estimator."""
 
 
 def run_checks(facts: Facts) -> tuple[Check, ...]:
@@ -106,7 +114,7 @@ def run_checks(facts: Facts) -> tuple[Check, ...]:
         _r4_interval(facts),
         *_r5_bounds(facts),
         _r6_stable(facts),
-        _r7_lack_of_fit(facts),
+        *_r7_fit(facts),
         *_r8_uniform(facts),
         _r9_noise(facts),
     )
@@ -236,11 +244,26 @@ def _r6_stable(facts: Facts) -> Check:
     )
 
 
-def _r7_lack_of_fit(facts: Facts) -> Check:
+def _r7_fit(facts: Facts) -> tuple[Check, ...]:
     p = facts.lack_of_fit_p
-    if p is None:
-        return _check("R7", True, "warn", "lack of fit not tested: no replicate seeds")
-    return _check("R7", p >= 1e-3, "warn", f"lack-of-fit test against replicates: p = {p:.2g}")
+    words = "lack of fit not tested: no replicate seeds"
+    if p is not None:
+        words = f"lack-of-fit test of the widest law against replicates: p = {p:.2g}"
+    checks = [_check("R7", p is None or p >= 1e-3, "warn", words)]
+    if facts.holdout is not None:
+        checks.append(_check("R7", facts.holdout[0], "warn", facts.holdout[1]))
+    form, own = facts.form_sd, facts.ratio_sd
+    if form is not None and own is not None:
+        checks.append(
+            _check(
+                "R7",
+                form <= max(FORM_FLOOR, FORM_SHARE * own),
+                "warn",
+                f"the choice of law moves D/N by {form:.0%} (one sd), its own interval by "
+                f"{own:.0%}",
+            )
+        )
+    return tuple(checks)
 
 
 def _r8_uniform(facts: Facts) -> tuple[Check, ...]:

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.stats import f as f_distribution
 from scipy.stats import t as student_t
 
-from analysis.cost import SIX_N, CostCurve
-from analysis.laws import FloatArray
+from analysis.cost import SIX_N, CostCurve, log_optimum
+from analysis.laws import FloatArray, Surface
 
 _MIN_POINTS = 4
 _FLANK_SIGMAS = 2.0
@@ -235,3 +235,38 @@ def fit_line(levels: tuple[LevelFit, ...], *, noise_freedom: float = np.inf) -> 
         n_levels=len(good),
         freedom=freedom,
     )
+
+
+def vertex_bias(N: FloatArray, C: FloatArray, surface: Surface, *, cost: CostCurve) -> float:
+    """Structural bias of a level's vertex in ln N, were the surface the truth.
+
+    The parabola through noise-free losses of the surface at the level's own sizes has its vertex
+    off the surface's optimum when alpha differs from beta or the sizes are off centre (Czech et al.
+    2026, arXiv 2603.22339). Subtracting the bias corrects the vertex.
+
+    Args:
+        N: sizes of the level's runs, shape (m,).
+        C: their FLOPs, shape (m,).
+        surface: the law.
+        cost: FLOPs per token as a function of N.
+
+    Returns:
+        ln of the parabola's vertex over the optimum; NaN when the parabola has none.
+    """
+    flops = float(np.exp(np.log(C).mean()))
+    if len(np.unique(N)) < 3:
+        return float("nan")
+    x0 = float(np.log(N).mean())
+    y = np.log(surface.loss(N, flops / cost(N)))
+    p, q, _ = np.polyfit(np.log(N) - x0, y, 2)
+    if not p > 0:
+        return float("nan")
+    optimum = log_optimum(
+        np.array([np.log(surface.A)]),
+        np.array([np.log(surface.B)]),
+        np.array([surface.alpha]),
+        np.array([surface.beta]),
+        float(np.log(flops)),
+        cost,
+    )
+    return float(-q / (2 * p) + x0 - optimum[0])

@@ -92,6 +92,8 @@ _LEVEL_WIDTH = 0.25
 """Runs whose ln C lies within this range are one level when the table names none."""
 _LEVEL_GAP = 0.25
 """Levels found from C alone are at least this far apart in ln C."""
+_LEVEL_SHARE = 0.6
+"""Share of the runs that must fall into such groups; otherwise compute was not set in levels."""
 _DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d+,\d+\s*$")
 
 
@@ -154,9 +156,14 @@ class LossTable:
         return name in self.frame.columns and bool(self.used[name].notna().all())
 
     @property
+    def params_name(self) -> str:
+        """Name of the column that holds N under `convention`."""
+        return parameter_column(self.convention)
+
+    @property
     def params(self) -> np.ndarray:
         """N of the used rows under `convention`, shape (n_points,)."""
-        return self.column(parameter_column(self.convention))
+        return self.column(self.params_name)
 
     @property
     def tokens(self) -> np.ndarray:
@@ -557,7 +564,9 @@ def cluster_levels(compute: np.ndarray) -> np.ndarray:
 
     Returns:
         Labels (the group's geometric mean, as text), shape (n,), dtype object; '' where a run is
-        in no group of at least 3 that is narrow and set apart from its neighbours.
+        in no group of at least 3 that is narrow and set apart from its neighbours, and everywhere
+        when fewer than 60 % of the runs are in such groups: compute that was drawn at random
+        clusters here and there without being a level.
     """
     labels = np.full(len(compute), "", dtype=object)
     order = np.argsort(compute, kind="stable")
@@ -567,4 +576,6 @@ def cluster_levels(compute: np.ndarray) -> np.ndarray:
         members = log_c[start:stop]
         if len(members) >= 3 and members[-1] - members[0] <= _LEVEL_WIDTH:
             labels[order[start:stop]] = f"{np.exp(members.mean()):.4g}"
+    if (labels != "").mean() < _LEVEL_SHARE:
+        labels[:] = ""
     return labels

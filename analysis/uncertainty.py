@@ -2,8 +2,13 @@
 
 Two routes, combined by `ratio_interval`:
 
-    delta      Var(ln r) = g' Sigma g, g = d ln r/d theta, Student quantiles (science: 3.2)
+    delta      Var(ln r) = g' Sigma g, g = d ln r/d theta, Student quantiles
     bootstrap  refits on resampled clusters of runs; percentiles of ln r
+
+The delta method with Student quantiles covers 89-93 % at a nominal 90 % on isoFLOP designs of 15
+to 40 runs when the law is right, and is the shortest that does; it trusts the residuals to be
+independent noise. Where the bootstrap is more than 1.35 times wider they are not, and the
+bootstrap's interval is taken.
 
 Runs that share a model size or a trajectory share what made them lucky, so they are resampled
 together; with fewer than eight such clusters a cluster bootstrap is too coarse and single runs
@@ -21,6 +26,8 @@ from analysis.cost import CostCurve, log_optimum, log_ratio
 from analysis.fit import SurfaceFit, refit
 from analysis.laws import FloatArray, LawForm, Surface
 
+DISTRUST = 1.35
+"""How much wider the bootstrap must be than the delta method to replace it."""
 MIN_CLUSTERS = 8
 """Fewest clusters for which a cluster bootstrap is used."""
 CONFIDENCE = 0.9
@@ -213,7 +220,7 @@ def ratio_interval(
     *,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Interval of the optimal D/N at a compute: the wider of delta method and bootstrap.
+    """Interval of the optimal D/N at a compute: delta method, or bootstrap if much wider.
 
     Args:
         fit: the fit.
@@ -230,7 +237,7 @@ def ratio_interval(
         values = log_ratios_at(draws.theta, draws.centre, flops, cost)
         tail = 50 * (1 - confidence)
         b_low, b_high = (float(v) for v in np.percentile(values, [tail, 100 - tail]))
-        if not np.isfinite(sd) or b_high - b_low > high - low:
+        if not np.isfinite(sd) or b_high - b_low > DISTRUST * (high - low):
             low, high, method = min(b_low, centre), max(b_high, centre), f"{draws.kind} bootstrap"
     return Interval(
         low=float(np.exp(np.clip(low, -700, 700))),

@@ -60,9 +60,14 @@ def test_heavy_tails_choose_the_published_objective_by_themselves(epoch_points):
     assert fit_surface(*epoch_points).huber_delta == 1e-3
 
 
-def test_gaussian_residuals_choose_a_width_of_1345_sigma():
-    residuals = np.random.default_rng(0).normal(scale=0.004, size=4000)
-    assert data_driven_delta(residuals, 5) == pytest.approx(1.345 * 0.004, rel=0.05)
+def test_the_tails_of_the_residuals_choose_the_objective():
+    rng = np.random.default_rng(0)
+    gaussian = rng.normal(scale=0.004, size=4000)
+    assert data_driven_delta(gaussian, 5) == np.inf
+    contaminated = np.where(rng.random(4000) < 0.02, 2.3, 1.0) * gaussian
+    assert data_driven_delta(contaminated, 5) == pytest.approx(1.345 * 0.004, rel=0.06)
+    heavy = 0.004 * rng.standard_t(3, size=4000)
+    assert data_driven_delta(heavy, 5) == 1e-3
 
 
 def test_hoffmanns_constants_leave_the_known_residuals(epoch_points, hoffmann, hoffmann_tex):

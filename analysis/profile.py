@@ -1,0 +1,165 @@
+"""Profile likelihood of the optimal ratio at a target compute.
+
+For a given rho = ln(D/N)_opt(C_t) the optimum (N*, D*) on the cost curve is known, and the first
+order condition alpha A N*^-alpha = beta B D*^-beta phi, phi = d ln f/d ln N, eliminates A:
+
+    a = b + ln(beta phi/alpha) + alpha n* - beta d*          (centred coordinates)
+
+The rest of theta is minimised for each rho. The interval is {rho : S(rho) <= S_min (1 + F/(m-p))}
+with F the quantile of F(1, m - p): asymmetric where the data are, and open where they say nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import f as f_distribution
+
+from analysis.cost import CostCurve
+from analysis.fit import SurfaceFit
+from analysis.laws import FloatArray
+from analysis.uncertainty import delta_sd, log_ratios_at
+
+_REACH = np.log(1000.0)
+"""The profile is followed to a thousandfold ratio either way."""
+MAX_POINTS = 5000
+"""Beyond this many points the profile equals the delta method and is not computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Objective as a function of the ratio at the target."""
+
+    log_ratio: FloatArray
+    """ln(D/N), increasing, shape (K,)."""
+    excess: FloatArray
+    """S(rho)/S_min - 1, shape (K,)."""
+    interval: tuple[float, float]
+    """Ends of D/N; 0 or infinity where the profile is open."""
+    confidence: float
+    """Nominal coverage."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the profile stays below its threshold on one side."""
+        return self.interval[0] == 0.0 or not np.isfinite(self.interval[1])
+
+
+def profile_ratio(
+    fit: SurfaceFit, flops: float, cost: CostCurve, *, confidence: float = 0.95, points: int = 17
+) -> Profile | None:
+    """Profile likelihood interval of D/N at a compute.
+
+    Args:
+        fit: the fit; its objective (least squares or Huber) is profiled.
+        flops: the target compute.
+        cost: FLOPs per token as a function of N.
+        confidence: nominal coverage.
+        points: grid points on each side of the estimate.
+
+    Returns:
+        The profile; None with as many parameters as points, more than 5,000 points, tied or
+        pinned exponents (where the ratio is not free), or an exact fit.
+    """
+    size, p = fit.data.size, fit.form.n_params
+    if size <= p or size > MAX_POINTS or fit.restriction is not None or fit.objective <= 0:
+        return None
+    centre = float(log_ratios_at(fit.theta[None], fit.data.centre, flops, cost)[0])
+    sd = delta_sd(fit, flops, cost)
+    first = sd / 4 if np.isfinite(sd) and 0 < sd < 2 else 0.05
+    steps = np.concatenate([np.geomspace(first, _REACH, points)])
+    rho = centre + np.concatenate([-steps[::-1], [0.0], steps])
+    objective = _profile_objective(fit, rho, flops, cost)
+    excess = np.maximum(objective / fit.objective - 1.0, 0.0)
+    excess[points] = 0.0
+    limit = float(f_distribution.ppf(confidence, 1, size - p)) / (size - p)
+    low = _crossing(rho[points::-1], excess[points::-1], limit)
+    high = _crossing(rho[points:], excess[points:], limit)
+    return Profile(
+        log_ratio=rho,
+        excess=excess,
+        interval=(
+            0.0 if low is None else float(np.exp(low)),
+            np.inf if high is None else float(np.exp(high)),
+        ),
+        confidence=confidence,
+    )
+
+
+def _crossing(rho: FloatArray, excess: FloatArray, limit: float) -> float | None:
+    """Where the profile first passes its limit going outwards; None when it never does."""
+    above = np.flatnonzero(excess > limit)
+    if len(above) == 0:
+        return None
+    j = int(above[0])
+    # The square root of the excess is nearly linear in rho (it is |t|), so interpolate that.
+    inner, outer = np.sqrt(excess[j - 1]), np.sqrt(excess[j])
+    share = (np.sqrt(limit) - inner) / (outer - inner)
+    return float(rho[j - 1] + share * (rho[j] - rho[j - 1]))
+
+
+def _profile_objective(
+    fit: SurfaceFit, rho: FloatArray, flops: float, cost: CostCurve
+) -> FloatArray:
+    """Minimum of the objective at each fixed rho, shape (K,), by Levenberg-Marquardt."""
+    log_n, log_d = _optimum_at(rho, flops, cost)
+    tilt = np.log(cost.slope(log_n))
+    n_star, d_star = log_n - fit.data.centre[0], log_d - fit.data.centre[1]
+    count, delta, w = len(rho), fit.huber_delta, fit.weights
+    phi = np.repeat(fit.theta[None, 1:], count, axis=0)
+    damping = np.full(count, 1e-3)
+
+    def evaluate(phi: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        b, alpha, beta = phi[:, 0], phi[:, 2], phi[:, 3]
+        a = b + np.log(beta / alpha) + tilt + alpha * n_star - beta * d_star
+        theta = np.column_stack([a, phi])
+        residual = fit.form.log_loss(theta, fit.data.n, fit.data.d) - fit.data.y
+        full = fit.form.jacobian(theta, fit.data.n, fit.data.d)
+        jacobian = full[..., 1:].copy()
+        jacobian[..., 0] += full[..., 0]
+        jacobian[..., 2] += full[..., 0] * (n_star - 1 / alpha)[:, None]
+        jacobian[..., 3] += full[..., 0] * (1 / beta - d_star)[:, None]
+        size = np.abs(residual)
+        inside = np.where(size <= delta, 1.0, delta / np.maximum(size, 1e-300)) * w
+        if np.isinf(delta):
+            value = 0.5 * (w * residual**2).sum(axis=1)
+        else:
+            quadratic = 0.5 * residual**2
+            value = (w * np.where(size <= delta, quadratic, delta * (size - delta / 2))).sum(axis=1)
+        weighted = jacobian * inside[..., None]
+        normal = np.einsum("kmi,kmj->kij", weighted, jacobian)
+        slope = np.einsum("kmi,km->ki", weighted, residual)
+        return value, slope, normal
+
+    value, slope, normal = evaluate(phi)
+    diagonal = np.arange(phi.shape[1])
+    for _ in range(80):
+        system = normal.copy()
+        system[:, diagonal, diagonal] += damping[:, None] * (normal[:, diagonal, diagonal] + 1e-12)
+        step = np.linalg.solve(system, -slope[..., None])[..., 0]
+        trial = phi + np.clip(step, -0.5, 0.5)
+        trial[:, 2:4] = np.clip(trial[:, 2:4], 0.01, 3.0)
+        trial[:, 1] = np.clip(trial[:, 1], fit.data.y.mean() - 10.0, fit.data.y.mean() + 0.7)
+        new = evaluate(trial)
+        better = new[0] < value
+        gain = float(np.max(np.where(better, (value - new[0]) / value, 0.0)))
+        phi = np.where(better[:, None], trial, phi)
+        slope = np.where(better[:, None], new[1], slope)
+        normal = np.where(better[:, None, None], new[2], normal)
+        value = np.where(better, new[0], value)
+        damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-9, 1e9)
+        if gain < 1e-7 and damping.min() > 1e-2:
+            break
+    return value
+
+
+def _optimum_at(rho: FloatArray, flops: float, cost: CostCurve) -> tuple[FloatArray, FloatArray]:
+    """Ln N and ln D on the cost curve at ln(D/N) = rho: ln C = ln f(N) + rho + ln N."""
+    low, high = np.full(len(rho), -20.0), np.full(len(rho), 120.0)
+    for _ in range(70):
+        middle = 0.5 * (low + high)
+        short = cost.log_cost(middle) + middle + rho < np.log(flops)
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    log_n = 0.5 * (low + high)
+    return log_n, np.log(flops) - cost.log_cost(log_n)

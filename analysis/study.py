@@ -1,0 +1,243 @@
+"""Everything that is computed about one loss table, before anything is concluded.
+
+`make_study` runs the fits, bootstraps, parabolas, hold-outs and the profile of a table once; the
+verdict and its words are `analysis.answer`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.cost import CostCurve, read_cost
+from analysis.fit import SurfaceFit, fit_surface
+from analysis.isoflop import FrontierLine, LevelFit, fit_levels, fit_line
+from analysis.laws import CHINCHILLA, SKALING, LawForm
+from analysis.profile import Profile, profile_ratio
+from analysis.selection import Selection, compare_laws, fit_candidates
+from analysis.table import LossTable
+from analysis.uncertainty import Draws, bootstrap, clusters, delta_sd, ratio_interval
+
+ASSUMED_NOISE_SD = 0.005
+"""sd of ln L of one run where the data cannot say: half a per cent."""
+MAX_FOLD = 16.0
+"""Widest usable 95 % interval of D/N, high over low: beyond it the waste exceeds 16 %."""
+_MANY_POINTS = 20_000
+"""Above this many runs laws are not compared by hold-out and resamples are few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How much the loss of one run varies for no reason of the law's."""
+
+    sd: float
+    """sd of ln L."""
+    source: str
+    """`residuals`, `replicates` or `assumed`."""
+    freedom: int
+    """Degrees of freedom behind `sd`."""
+    replicate_sd: float
+    """sd of ln L among replicates; NaN without any."""
+    replicate_freedom: int
+    """Degrees of freedom of the replicates; 0 without any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Intermediate results of one table."""
+
+    table: LossTable
+    """The runs."""
+    target: float
+    """Compute at which the ratio is wanted, FLOPs."""
+    cost: CostCurve
+    """FLOPs per token as a function of N."""
+    fits: dict[str, SurfaceFit]
+    """Fitted surface laws by name."""
+    draws: dict[str, Draws]
+    """Bootstraps by law."""
+    levels: tuple[LevelFit, ...]
+    """Parabola of each level."""
+    line: FrontierLine | None
+    """Line through the accepted vertices."""
+    noise: Noise
+    """Seed noise."""
+    selection: Selection | None
+    """Laws compared by hold-out; None when there is nothing to compare."""
+    profile: Profile | None
+    """Profile likelihood of the headline law's ratio."""
+    headline: str | None
+    """Which estimator answers: a law's name, `isoflop`, or None."""
+    huber_delta: float | None
+    """Requested Huber width."""
+
+    @property
+    def surface_fit(self) -> SurfaceFit | None:
+        """The headline law's fit, or Chinchilla's where the headline is the isoFLOP line."""
+        return self.fits.get(self.headline or "chinchilla", self.fits.get("chinchilla"))
+
+
+def make_study(
+    table: LossTable,
+    *,
+    target_flops: float | None,
+    seed: int,
+    resamples: int,
+    huber_delta: float | None,
+) -> Study:
+    """Compute everything about a table with at least one run.
+
+    Args:
+        table: the runs.
+        target_flops: compute at which the ratio is wanted; None = the largest run's.
+        seed: of the resampling.
+        resamples: bootstrap refits of the headline law.
+        huber_delta: width of the objective; None chooses it per law.
+    """
+    N, D, C, L = table.params, table.tokens, table.flops, table.loss
+    target = float(C.max()) if target_flops is None else float(target_flops)
+    cost = read_cost(N, D, C)
+    fits = {
+        form.name: fit
+        for form in (CHINCHILLA, SKALING)
+        if (fit := fit_law(form, table, huber_delta)) is not None
+    }
+    noise = estimate_noise(table, fits.get("chinchilla"))
+    levels = fit_levels(table.levels, N, C, L, noise_sd=noise.sd, cost=cost)
+    line = fit_line(levels, noise_freedom=noise.freedom)
+    selection = None
+    if fits and len(N) <= _MANY_POINTS:
+        fits = fit_candidates(N, D, L, given=fits, huber_delta=huber_delta)
+        selection = compare_laws(fits, N, D, C, L, target_flops=target, cost=cost)
+    groups = clusters(N, _trajectories(table))
+    draws: dict[str, Draws] = {}
+
+    def resample(name: str) -> Draws | None:
+        if resamples <= 0:
+            return None
+        if name not in draws:
+            count = resamples if len(N) <= _MANY_POINTS else min(resamples, 50)
+            draws[name] = bootstrap(fits[name], groups, resamples=count, seed=seed)
+        return draws[name]
+
+    profile: Profile | None = None
+    headline: str | None = None
+    for name in _preference(fits, selection):
+        fit = fits[name]
+        profile = profile_ratio(fit, target, cost)
+        if _usable(fit, resample(name), profile, target, cost):
+            headline = name
+            break
+    if headline is None:
+        profile = profile if "chinchilla" in fits else None
+        if line is not None and line.n_levels >= 3:
+            headline = "isoflop"
+        elif "chinchilla" in fits:
+            headline = "chinchilla"
+    return Study(
+        table=table,
+        target=target,
+        cost=cost,
+        fits=fits,
+        draws=draws,
+        levels=levels,
+        line=line,
+        noise=noise,
+        selection=selection,
+        profile=profile,
+        headline=headline,
+        huber_delta=huber_delta,
+    )
+
+
+def _preference(fits: dict[str, SurfaceFit], selection: Selection | None) -> list[str]:
+    """Laws to try as headline: Chinchilla's, unless the wider law predicts clearly better."""
+    if "chinchilla" not in fits:
+        return []
+    better = selection.clearly_better_than_chinchilla() if selection is not None else None
+    return [better, "chinchilla"] if better else ["chinchilla"]
+
+
+def _usable(
+    fit: SurfaceFit, draws: Draws | None, profile: Profile | None, target: float, cost: CostCurve
+) -> bool:
+    """Whether a fit gives a closed ratio interval: no exponent at a limit, 95 % within 16x."""
+    if {"alpha", "beta", "kappa"} & set(fit.at_bound) or (profile is not None and profile.is_open):
+        return False
+    fold = ratio_interval(fit, draws, target, cost, confidence=0.95).fold
+    return math.isfinite(fold) and fold <= MAX_FOLD
+
+
+def _trajectories(table: LossTable) -> np.ndarray | None:
+    if "trajectory_id" not in table.frame:
+        return None
+    return table.used["trajectory_id"].fillna("").to_numpy(dtype=str)
+
+
+def fit_law(form: LawForm, table: LossTable, huber_delta: float | None) -> SurfaceFit | None:
+    """A law fitted to the table; None with fewer runs than parameters plus one, or two sizes."""
+    N, D = table.params, table.tokens
+    sizes, lengths = (len(np.unique(np.round(np.log(v), 6))) for v in (N, D))
+    if table.n_points <= form.n_params or sizes < 3 or lengths < 3:
+        return None
+    return fit_surface(N, D, table.loss, form=form, huber_delta=huber_delta)
+
+
+def replicate_noise(table: LossTable) -> tuple[float, int]:
+    """Seed noise from runs that differ in nothing but the seed.
+
+    Returns:
+        sd of ln L pooled over groups of equal (N, D), and its degrees of freedom; (NaN, 0)
+        without such groups.
+    """
+    keys = np.round(np.stack([np.log(table.params), np.log(table.tokens)], axis=1), 6)
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    group = group.ravel()
+    y = np.log(table.loss)
+    counts = np.bincount(group)
+    means = np.bincount(group, weights=y) / counts
+    freedom = int((counts - 1).sum())
+    if freedom == 0:
+        return float("nan"), 0
+    return float(np.sqrt(((y - means[group]) ** 2).sum() / freedom)), freedom
+
+
+def estimate_noise(table: LossTable, fit: SurfaceFit | None) -> Noise:
+    """Noise of ln L: the residuals' sd or the replicates', whichever is larger.
+
+    Lack of fit is noise too as far as an interval is concerned.
+    """
+    sd, freedom = replicate_noise(table)
+    residual = fit.noise_sd if fit is not None else float("nan")
+    if fit is not None and math.isfinite(residual) and not (freedom >= 2 and sd >= residual):
+        chosen, source, behind = residual, "residuals", fit.degrees_of_freedom
+    elif freedom > 0 and sd > 0:
+        chosen, source, behind = sd, "replicates", freedom
+    else:
+        chosen, source, behind = ASSUMED_NOISE_SD, "assumed", 1_000_000
+    return Noise(
+        sd=chosen,
+        source=source,
+        freedom=behind,
+        replicate_sd=sd,
+        replicate_freedom=freedom,
+    )
+
+
+def line_sd_ratio(study: Study, flops: float) -> float:
+    """Sd of ln(D/N) by the isoFLOP line at a compute; NaN without a line."""
+    if study.line is None:
+        return float("nan")
+    log_n = study.line.log_params_at(flops)
+    return float((1.0 + study.cost.slope(np.asarray(log_n))) * study.line.sd_at(flops))
+
+
+def headline_sd(study: Study) -> float:
+    """Sd of ln(D/N) at the target by the headline estimator, by the delta method."""
+    if study.headline is None:
+        return float("nan")
+    if study.headline == "isoflop":
+        return line_sd_ratio(study, study.target)
+    return delta_sd(study.fits[study.headline], study.target, study.cost)
