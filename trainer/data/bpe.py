@@ -40,8 +40,7 @@ def learn_merges(
 
     Args:
         words: pre-tokens, each with the number of times it occurs; no merge crosses two of them.
-        symbols: how many distinct symbols to learn beside the 256 bytes. A symbol can come from two
-            pairs (runs of one character: 2 + 3 and 4 + 1), so there can be more merges than that.
+        symbols: how many distinct symbols to learn beside the 256 bytes.
         place: the corpus, for the error message.
 
     Returns:
@@ -108,7 +107,7 @@ class _Learner:
         return len(self.symbols) - 256
 
     def _symbol(self, symbol: bytes) -> int:
-        """Id of a symbol, new or known."""
+        """Id of a symbol; should two pairs ever join to one string, it keeps one id."""
         if symbol not in self._ids:
             self._ids[symbol] = len(self.symbols)
             self.symbols.append(symbol)

@@ -197,7 +197,9 @@ def test_an_embedded_file_keeps_its_split_when_its_content_changes(library: Path
     before = [d.validation for d in _embedded(library).documents()]
     fingerprint = _embedded(library).fingerprint()
     assert 2 <= sum(before) <= 16
-    (library / "a.py").write_text("changed = 1\n", encoding="utf-8")
+    for number, path in enumerate(sorted(library.rglob("*.py"))):
+        path.write_text(f"changed = {number}\n", encoding="utf-8")
+    (library / "latin.py").unlink()
     assert [d.validation for d in _embedded(library).documents()] == before
     assert _embedded(library).fingerprint() != fingerprint
     assert [d.validation for d in _embedded(library, seed=1).documents()] != before
