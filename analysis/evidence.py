@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from analysis.cost import CostCurve, read_cost
 from analysis.laws import FloatArray, Surface
@@ -47,11 +48,18 @@ class Run:
     """Why it is left out of the fit; '' = used."""
     row: Mapping[str, Any] = field(repr=False)
     """Every cell of its row."""
+    number: int
+    """Its row in the table, from 1."""
 
     @property
     def used(self) -> bool:
         """Whether it entered the fit."""
         return not self.excluded
+
+    @property
+    def anchor(self) -> str:
+        """Id of its row in the page."""
+        return f"run-{self.number}"
 
     @property
     def ratio(self) -> float:
@@ -192,6 +200,19 @@ class Evidence:
                 flops.setdefault(run.level, []).append(run.flops)
         return sorted(flops, key=lambda name: (float(np.median(flops[name])), name))
 
+    def along_frontier(self, name: str, flops: FloatArray) -> FloatArray:
+        """One quantity of the frontier at any compute between its ends, smooth in logarithms.
+
+        Args:
+            name: field of `Optimum`: `params`, `tokens`, `low`, ...
+            flops: C, any shape; there must be two rows or more with a positive value.
+        """
+        rows = [r for r in self.frontier if known(getattr(r, name)) and getattr(r, name) > 0]
+        curve = PchipInterpolator(
+            np.log([r.flops for r in rows]), np.log([getattr(r, name) for r in rows])
+        )
+        return np.exp(curve(np.log(flops)))
+
     def waste(self, ratio: FloatArray) -> FloatArray | None:
         """Share of the target's compute wasted at each D/N, any shape; None without a law.
 
@@ -247,12 +268,11 @@ def gather(fit: Mapping[str, Any], table: LossTable, sweep: SweepFacts | None = 
 def read_surface(fit: Mapping[str, Any], law: str) -> Surface | None:
     """A law of `fit.json` as a `Surface`; None when it is absent or has no finite numbers."""
     record = (fit.get("laws") or {}).get(law) or {}
-    values = {n: record.get(n) for n in ("E", "A", "B", "alpha", "beta")}
-    if not all(map(known, values.values())) or min(values["A"], values["B"]) <= 0:
+    values = {n: _number(record.get(n)) for n in ("E", "A", "B", "alpha", "beta")}
+    positive = all(values[n] > 0 for n in ("A", "B", "alpha", "beta"))
+    if not positive or not values["E"] >= 0 or not all(map(known, values.values())):
         return None
-    if values["E"] < 0 or min(values["alpha"], values["beta"]) <= 0:
-        return None
-    return Surface(k=float(record.get("k") or 1.0), **{n: float(v) for n, v in values.items()})
+    return Surface(k=float(record.get("k") or 1.0), **values)
 
 
 def _runs(table: LossTable, sweep: SweepFacts | None) -> tuple[Run, ...]:
@@ -274,6 +294,7 @@ def _runs(table: LossTable, sweep: SweepFacts | None) -> tuple[Run, ...]:
                 loss=_number(row.get("loss")),
                 excluded=str(row.get("excluded") or ""),
                 row={str(k): v for k, v in row.items()},
+                number=number,
             )
         )
     return tuple(runs)

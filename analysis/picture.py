@@ -20,6 +20,22 @@ from analysis.words import count, percent, power, si, significant
 
 Kind = Literal["text", "si", "power", "count", "loss", "percent"]
 _LABELS_AT_MOST = 12
+_LINE_INCHES = 0.155
+"""Height of a line of small text, with what the axes lack of the figure's height."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointName:
+    """What a point is called."""
+
+    text: str
+    """Its run in a line."""
+    anchor: str
+    """Id of its run's row in the page."""
+
+
+PointNames = dict[str, tuple[PointName, ...]]
+"""Names of the points of each drawn group, by the group's id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +76,10 @@ class Picture:
     """The data behind it, in plain values."""
     figure: Figure
     """The drawing."""
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    names: PointNames = field(default_factory=dict)
     """Name of each point, by the group id of its collection."""
+    focusable: bool = False
+    """Whether its points can be reached by keyboard, each a link to its run's row."""
 
     def cells(self) -> list[list[str]]:
         """The data as text for people."""
@@ -97,6 +115,11 @@ def describe(run: Run) -> str:
     return f"{text} (left out: {run.excluded})" if run.excluded else text
 
 
+def name_of(run: Run) -> PointName:
+    """The name of a run's point."""
+    return PointName(describe(run), run.anchor)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LevelStyle:
     """How one compute level looks in every picture."""
@@ -127,7 +150,7 @@ def mark_runs(
     y: Sequence[float],
     *,
     styles: dict[str, LevelStyle],
-    names: dict[str, tuple[str, ...]],
+    names: PointNames,
     group: str,
     size: float = 30.0,
 ) -> None:
@@ -160,26 +183,25 @@ def mark_runs(
             zorder=4,
             clip_on=False,
         )
-        names[gid] = (*names.get(gid, ()), *(describe(runs[i]) for i in mine))
+        names[gid] = tuple(name_of(runs[i]) for i in mine)
 
 
-def side_labels(ax: Axes, labels: Sequence[tuple[float, str, str]], *, gap: float = 0.06) -> None:
+def side_labels(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     """Write labels beside the right edge, each at its curve's end, none over another.
 
     Args:
         ax: axes whose scales and limits are final.
         labels: (ordinate in data units, text, colour).
-        gap: least distance of two labels as a share of the axes' height.
     """
-    if not labels:
-        return
-    tall = max(text.count("\n") + 1 for _, text, _ in labels)
     to_axes = ax.transData + ax.transAxes.inverted()
     x = ax.get_xlim()[1]
     places = [float(to_axes.transform((x, y))[1]) for y, _, _ in labels]
-    for place, (_, text, colour) in zip(
-        spread_labels(places, gap=gap * tall, low=0.01, high=0.99), labels, strict=True
-    ):
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    line = _LINE_INCHES / figure.get_size_inches()[1]
+    heights = [line * (text.count("\n") + 1.3) for _, text, _ in labels]
+    spread = spread_labels(places, heights, low=0.0, high=1.0)
+    for place, (_, text, colour) in zip(spread, labels, strict=True):
         ax.text(
             1.02,
             place,

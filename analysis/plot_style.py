@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ DARK = {
 """The same colours on a dark page."""
 
 _STEPS = 16
-_LIGHT_END, _DARK_START = 0.80, 0.28
+_LIGHT_END, _DARK_START = 0.58, 0.40
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1.5, 2)), (0, (8, 3)))
 WIDTH, HEIGHT = 5.8, 3.9
@@ -83,13 +84,19 @@ RC: dict[str, Any] = {
 """Settings under which every picture is drawn and saved."""
 
 
+def drawing_style() -> AbstractContextManager[None]:
+    """The settings of every picture, for the time of a `with` block."""
+    # The stubs name every setting one by one; a plain mapping is what the function takes.
+    return mpl.rc_context(cast(Any, RC))
+
+
 def _hex(position: float) -> str:
     red, green, blue, _ = mpl.colormaps["viridis"](position)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 
 
 RAMP = tuple(_hex(_LIGHT_END * i / (_STEPS - 1)) for i in range(_STEPS))
-"""Viridis from its dark end, without the yellow that white paper swallows."""
+"""Viridis from its dark end, without the green and yellow that white paper swallows (3:1)."""
 RAMP_DARK = tuple(_hex(_DARK_START + (1 - _DARK_START) * i / (_STEPS - 1)) for i in range(_STEPS))
 """The same places of the ramp for a dark page."""
 
@@ -102,7 +109,7 @@ def ramp(place: int, places: int) -> str:
 def new_figure(
     rows: int = 1, columns: int = 1, *, height: float = HEIGHT, share_y: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with its axes, outside any global state; call within `mpl.rc_context(RC)`."""
+    """A figure with its axes, outside any global state; call within `drawing_style()`."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
@@ -175,30 +182,37 @@ def padded(values: Sequence[float], factor: float = 1.25) -> tuple[float, float]
     return low / spread, high * spread
 
 
-def spread_labels(places: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Places for labels that must not overlap: each near its own, `gap` apart, within bounds.
+def spread_labels(
+    places: Sequence[float], heights: Sequence[float], *, low: float, high: float
+) -> list[float]:
+    """Places for labels that must not overlap: each near its own, within bounds.
 
     Args:
-        places: wanted places, any order, in axes units.
-        gap: least distance.
-        low: lower bound.
+        places: wanted middles, any order, in axes units.
+        heights: height of each label, in the same units.
+        low: lower bound of any label's edge.
         high: upper bound.
+
+    Returns:
+        Middles in the order of `places`. Labels that do not all fit share the room evenly.
     """
     order = sorted(range(len(places)), key=lambda i: (places[i], i))
-    moved = [min(max(places[i], low), high) for i in order]
-    for _ in range(200):
-        shifted = False
+    tall = [heights[i] for i in order]
+    shrink = min(1.0, (high - low) / sum(tall)) if tall else 1.0
+    tall = [h * shrink for h in tall]
+    floors = [low + sum(tall[:j]) + tall[j] / 2 for j in range(len(tall))]
+    ceilings = [high - sum(tall[j + 1 :]) - tall[j] / 2 for j in range(len(tall))]
+    moved = [min(max(places[i], f), c) for i, f, c in zip(order, floors, ceilings, strict=True)]
+    for _ in range(300):
+        worst = 0.0
         for j in range(1, len(moved)):
-            lack = gap - (moved[j] - moved[j - 1])
-            if lack > 1e-6:
+            lack = (tall[j] + tall[j - 1]) / 2 - (moved[j] - moved[j - 1])
+            if lack > 0:
                 moved[j - 1] -= lack / 2
                 moved[j] += lack / 2
-                shifted = True
-        moved = [
-            min(max(m, low + gap * j), high - gap * (len(moved) - 1 - j))
-            for j, m in enumerate(moved)
-        ]
-        if not shifted:
+                worst = max(worst, lack)
+        moved = [min(max(m, f), c) for m, f, c in zip(moved, floors, ceilings, strict=True)]
+        if worst < 1e-6:
             break
     result = [0.0] * len(places)
     for j, i in enumerate(order):

@@ -12,10 +12,12 @@ from analysis.picture import (
     RUN_COLUMNS,
     Column,
     Picture,
-    describe,
+    PointNames,
     level_styles,
     mark_runs,
+    name_of,
     side_labels,
+    star,
     thinned,
 )
 from analysis.plot_style import (
@@ -31,7 +33,17 @@ from analysis.plot_style import (
     padded,
 )
 from analysis.sweep_facts import CurvePoint
-from analysis.words import count, interval, known, percent, plural, power, si, significant
+from analysis.words import (
+    confidence,
+    count,
+    interval,
+    known,
+    percent,
+    plural,
+    power,
+    si,
+    significant,
+)
 
 _MOST_POINTS = 120
 """Points drawn of one training curve: more than the picture has pixels for is waste."""
@@ -61,17 +73,17 @@ def waste_picture(evidence: Evidence) -> Picture | None:
     ax.set_ylabel("Compute wasted (%)")
     ax.axvspan(best.low, best.high, color=SHADE, zorder=0)
     ax.text(
-        math.sqrt(best.low * best.high),
-        0.97,
-        f"{best.confidence:.0%} interval",
+        best.low,
+        0.985,
+        f" {confidence(best.confidence)} interval",
         transform=ax.get_xaxis_transform(),
-        ha="center",
+        ha="left",
         va="top",
         fontsize=SMALL,
         color=MUTED,
     )
     ax.plot(ratio[shown], 100 * waste[shown], color=VERMILION, linewidth=2.2, zorder=3)
-    ax.axvline(best.tokens_per_parameter, color=VERMILION, linewidth=1.0, linestyle=DASHES[1])
+    star(ax, best.tokens_per_parameter, 0.0, colour=VERMILION, size=150)
     for name, share in (("waste_1pct", 1), ("waste_5pct", 5)):
         band = best.near_optimal.get(name)
         if band:
@@ -144,7 +156,7 @@ def training_picture(
         return None
     figure, (ax,) = new_figure()
     styles = level_styles(evidence)
-    names: dict[str, tuple[str, ...]] = {}
+    names: PointNames = {}
     ends = [p[-1].loss for _, p in found]
     tops = [p[min(len(p) // 20 + 1, len(p) - 1)].loss for _, p in found]
     high = max([*ends, float(np.quantile(tops, 0.9))])
@@ -167,7 +179,7 @@ def training_picture(
             linestyle="-" if run.used else DASHES[2],
             gid=gid,
         )
-        names[gid] = (describe(run),)
+        names[gid] = (name_of(run),)
     finals = [(r, p[-1]) for r, p in found]
     mark_runs(
         ax,
@@ -237,7 +249,7 @@ def residual_picture(evidence: Evidence) -> Picture | None:
     left = [100 * math.log(r.loss / float(surface.loss(r.params, r.tokens))) for r in runs]
     figure, (first, second) = new_figure(1, 2, height=2.8, share_y=True)
     styles = level_styles(evidence)
-    names: dict[str, tuple[str, ...]] = {}
+    names: PointNames = {}
     panels = (
         (first, "Parameters N", [r.params for r in runs], "si"),
         (second, "Tokens per parameter D/N", [r.ratio for r in runs], "plain"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from analysis.evidence import Evidence
 from analysis.story_tables import (
     CONVENTION_WORDS,
@@ -22,6 +24,7 @@ from analysis.story_tables import (
     run_table,
 )
 from analysis.words import (
+    confidence,
     count,
     duration,
     interval,
@@ -150,7 +153,7 @@ def tell(evidence: Evidence) -> Story:
         verdict=STATUS_WORDS[evidence.status],
         answer=_answer(evidence),
         ratio=count(best.tokens_per_parameter) if best else "",
-        ratio_interval=f"{best.confidence:.0%} interval {interval((best.low, best.high))}"
+        ratio_interval=f"{confidence(best.confidence)} interval {interval((best.low, best.high))}"
         if best
         else "",
         figures=_figures(evidence),
@@ -183,7 +186,7 @@ def _answer(evidence: Evidence) -> str:
         )
     return (
         f"{_unit(evidence, best.tokens_per_parameter)} per parameter "
-        f"({best.confidence:.0%} interval {interval((best.low, best.high))}; verdict: "
+        f"({confidence(best.confidence)} interval {interval((best.low, best.high))}; verdict: "
         f"{STATUS_WORDS[evidence.status]}) is compute-optimal at {power(best.flops)} FLOPs: "
         f"train {si(best.params)} parameters on {si(best.tokens)} tokens."
     )
@@ -329,7 +332,11 @@ def _waste(evidence: Evidence) -> list[str]:
         sentences.append(
             f"The optimum is flat. At {power(best.flops)} FLOPs, {words} of the compute."
         )
-    ends = evidence.waste([best.low, best.high]) if known(best.low) and best.low > 0 else None
+    ends = (
+        evidence.waste(np.array([best.low, best.high]))
+        if known(best.low) and best.low > 0
+        else None
+    )
     if ends is not None:
         sentences.append(
             f"If the true ratio lay at an end of the interval, following this answer would waste "

@@ -6,8 +6,9 @@ In: an `Evidence`. Out: `Table`s of plain strings; whoever writes them into a fo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from analysis.evidence import Evidence, Run
 from analysis.published import PUBLISHED
 from analysis.words import (
     MISSING,
+    confidence,
     count,
     duration,
     interval,
@@ -33,9 +35,10 @@ CONVENTION_WORDS = {
     "params": "the table's own count; it does not say which",
 }
 """What N counts under each convention."""
+_LONG = 26
 _LAW_WORDS = {
-    "chinchilla": "Surface E + A/N^α + B/D^β (Chinchilla, Approach 3)",
-    "skaling": "Surface E + (A/N^α + B/D^β)^k (Skaling)",
+    "chinchilla": "Surface E + A/Nᵅ + B/Dᵝ (Chinchilla, Approach 3)",
+    "skaling": "Surface E + (A/Nᵅ + B/Dᵝ)ᵏ (Skaling)",
     "isoflop": "Line through the isoFLOP minima (Approach 2)",
 }
 
@@ -56,6 +59,13 @@ class Table:
     """Id of each row, where other parts of the page refer to them."""
     faint: tuple[bool, ...] = ()
     """Whether each row is set back, such as an excluded run."""
+
+    @property
+    def long_columns(self) -> frozenset[int]:
+        """Columns of words whose cells are sentences: they may be broken into lines."""
+        return frozenset(
+            i for i in self.text_columns if any(len(row[i]) > _LONG for row in self.rows)
+        )
 
 
 def estimator_table(evidence: Evidence) -> Table | None:
@@ -101,7 +111,7 @@ def estimator_table(evidence: Evidence) -> Table | None:
         headings=(
             "Estimator",
             "D/N",
-            f"{best.confidence:.0%} interval",
+            f"{confidence(best.confidence)} interval",
             "N grows as C to the",
             "E",
             "A",
@@ -182,7 +192,7 @@ def frontier_table(evidence: Evidence) -> Table | None:
             "N",
             "D",
             "D/N",
-            f"{evidence.answer.confidence:.0%} interval",
+            f"{confidence(evidence.answer.confidence)} interval",
             "Loss",
             "Extrapolation",
         ),
@@ -198,8 +208,13 @@ def convention_table(evidence: Evidence) -> Table | None:
         return None
     per_token = evidence.bytes_per_token
     rows = []
+    seen: list[object] = []
     for name, record in readings.items():
         ratio = record.get("tokens_per_parameter")
+        # A dense model has as many active parameters as any: the same row twice says nothing.
+        if name == "active" and ratio in seen:
+            continue
+        seen.append(ratio)
         chosen = " — used above" if name == evidence.table.convention else ""
         cells = [
             f"{name}: {CONVENTION_WORDS.get(name, name)}{chosen}",
@@ -251,19 +266,23 @@ def published_table(evidence: Evidence) -> Table | None:
     )
 
 
+_RUN_EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("bpb", "Bits per byte", lambda v: significant(v, 4)),
+    ("steps", "Steps", lambda v: si(v, 4)),
+    ("learning_rate", "Learning rate", significant),
+    ("epochs", "Epochs", lambda v: significant(v, 2)),
+    ("seed", "Seed", lambda v: significant(v, 12) if isinstance(v, (int, float)) else str(v)),
+    ("wall_s", "Time", duration),
+    ("device", "Device", str),
+)
+"""Columns shown where the table has them: name in the table, heading, how a cell is written."""
+
+
 def run_table(evidence: Evidence) -> Table:
     """Every row of the loss table."""
-    extra = [
-        ("bpb", "Bits per byte", lambda v: significant(v, 4)),
-        ("steps", "Steps", si),
-        ("learning_rate", "Learning rate", lambda v: significant(v, 3)),
-        ("epochs", "Epochs", lambda v: significant(v, 2)),
-        ("seed", "Seed", lambda v: str(v) if not isinstance(v, float) else significant(v, 9)),
-        ("wall_s", "Time", duration),
-        ("device", "Device", str),
-    ]
     frame = evidence.table.frame
-    extra = [e for e in extra if e[0] in frame and frame[e[0]].notna().any()]
+    extra = [e for e in _RUN_EXTRAS if e[0] in frame and frame[e[0]].notna().any()]
+    ids = any(run.label != run.trial_id for run in evidence.runs)
     rows = []
     for run in evidence.runs:
         cells = [
@@ -274,40 +293,28 @@ def run_table(evidence: Evidence) -> Table:
             count(run.ratio),
             power(run.flops),
             significant(run.loss, 4),
+            "yes" if run.used else f"no: {run.excluded}",
         ]
         cells += [_cell(run, key, write) for key, _, write in extra]
-        cells.append("yes" if run.used else f"no: {run.excluded}")
-        if run.label != run.trial_id:
-            cells[0] = f"{run.label} [{run.trial_id}]"
-        rows.append(tuple(cells))
-    headings = (
-        "Run",
-        "Level",
-        "N",
-        "D",
-        "D/N",
-        "C (FLOPs)",
-        "Loss",
-        *(heading for _, heading, _ in extra),
-        "In the fit?",
-    )
-    words = [i for i, h in enumerate(headings) if h in ("Run", "Level", "Device", "In the fit?")]
+        rows.append((*cells, run.trial_id) if ids else tuple(cells))
+    headings = ["Run", "Level", "N", "D", "D/N", "C (FLOPs)", "Loss", "In the fit?"]
+    headings += [heading for _, heading, _ in extra] + (["Id"] if ids else [])
+    in_words = ("Run", "Level", "In the fit?", "Device", "Id")
     return Table(
         caption="Every run",
-        headings=headings,
+        headings=tuple(headings),
         rows=tuple(rows),
-        text_columns=tuple(words),
-        anchors=tuple(f"run-{i}" for i in range(len(rows))),
+        text_columns=tuple(i for i, h in enumerate(headings) if h in in_words),
+        anchors=tuple(run.anchor for run in evidence.runs),
         faint=tuple(not run.used for run in evidence.runs),
     )
 
 
-def _cell(run: Run, key: str, write: object) -> str:
+def _cell(run: Run, key: str, write: Callable[[Any], str]) -> str:
     value = run.row.get(key)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
-    assert callable(write)
-    return str(write(value))
+    return write(value)
 
 
 def budget_table(evidence: Evidence) -> Table:

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-import matplotlib as mpl
-
-from analysis.picture import Picture
-from analysis.plot_style import DARK, RAMP, RAMP_DARK, RC
+from analysis.picture import Picture, PointName
+from analysis.plot_style import DARK, RAMP, RAMP_DARK, drawing_style
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _PNG_DPI = 160
+_TIP_X, _TIP_Y = "46", "10"
+"""Where a point's name is shown: along the upper edge, where it is never cut off."""
 _ORPHAN_SPACE = re.compile(r">\s+<")
 
 VARIABLES = {colour: f"--c{i}" for i, colour in enumerate(DARK)} | {
@@ -43,7 +43,7 @@ class Rendered:
 
 def render(picture: Picture) -> Rendered:
     """Draw a picture once for each format."""
-    with mpl.rc_context(RC):
+    with drawing_style():
         raw = io.BytesIO()
         picture.figure.savefig(
             raw,
@@ -56,11 +56,13 @@ def render(picture: Picture) -> Rendered:
         picture.figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None})
     root = ET.fromstring(raw.getvalue().decode("utf-8"))
     _clean(root)
-    _name_points(root, picture)
+    named = _name_points(root, picture)
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", _XLINK)
     standalone = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return Rendered(png=png.getvalue(), svg=standalone + b"\n", inline=_inline(root, picture))
+    return Rendered(
+        png=png.getvalue(), svg=standalone + b"\n", inline=_inline(root, picture, named)
+    )
 
 
 def _clean(root: ET.Element) -> None:
@@ -74,17 +76,24 @@ def _clean(root: ET.Element) -> None:
             element.set("href", link)
 
 
-def _name_points(root: ET.Element, picture: Picture) -> None:
-    """Give each point of a named group its title, which browsers show on hovering."""
+def _name_points(root: ET.Element, picture: Picture) -> list[tuple[ET.Element, PointName]]:
+    """Give each point of a named group its title, which browsers show on hovering.
+
+    Returns:
+        The points with their names, in the order in which they were drawn.
+    """
     groups = {g.get("id"): g for g in root.iter(f"{{{_SVG}}}g")}
+    named = []
     for gid, names in picture.names.items():
         marks = list(_marks(groups[gid]))
         if len(marks) != len(names):
             raise AssertionError(f"{picture.slug}: {len(marks)} marks for {len(names)} names")
         for mark, name in zip(marks, names, strict=True):
             title = ET.Element(f"{{{_SVG}}}title")
-            title.text = name
+            title.text = name.text
             mark.insert(0, title)
+            named.append((mark, name))
+    return named
 
 
 def _marks(group: ET.Element) -> Iterator[ET.Element]:
@@ -98,10 +107,10 @@ def _marks(group: ET.Element) -> Iterator[ET.Element]:
             yield from _marks(child)
 
 
-def _inline(root: ET.Element, picture: Picture) -> str:
+def _inline(root: ET.Element, picture: Picture, named: list[tuple[ET.Element, PointName]]) -> str:
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
-    root.set("role", "img")
+    root.set("role", "group" if picture.focusable else "img")
     root.set("aria-label", picture.alt)
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
@@ -112,10 +121,32 @@ def _inline(root: ET.Element, picture: Picture) -> str:
                 element.set(name, f"#{picture.slug}-{value.removeprefix('#')}")
             elif "url(#" in value:
                 element.set(name, value.replace("url(#", f"url(#{picture.slug}-"))
-    text = _ORPHAN_SPACE.sub("><", ET.tostring(root, encoding="unicode"))
+            if name == "style":
+                element.set(name, _themed(element.attrib[name]))
+    if picture.focusable:
+        _link_points(root, named)
+    return _ORPHAN_SPACE.sub("><", ET.tostring(root, encoding="unicode"))
+
+
+def _themed(style: str) -> str:
     for colour, variable in VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
-    return text
+        style = style.replace(colour, f"var({variable})")
+    return style
+
+
+def _link_points(root: ET.Element, named: list[tuple[ET.Element, PointName]]) -> None:
+    """Make each point a link to its run's row; its name shows while it has the focus."""
+    parents = {child: parent for parent in root.iter() for child in parent}
+    for mark, name in named:
+        parent = parents[mark]
+        place = list(parent).index(mark)
+        parent.remove(mark)
+        link = ET.Element("a", {"href": f"#{name.anchor}", "aria-label": name.text})
+        tip = ET.Element("text", {"class": "tip", "x": _TIP_X, "y": _TIP_Y, "aria-hidden": "true"})
+        tip.text = name.text
+        mark.remove(mark[0])
+        link.extend([mark, tip])
+        parent.insert(place, link)
 
 
 def theme_css() -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 MISSING = "–"
 """What stands where a number is not known."""
@@ -15,7 +16,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
-def known(value: object) -> bool:
+def known(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number."""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
@@ -26,6 +27,7 @@ def significant(value: float | None, digits: int = 3) -> str:
         return MISSING
     if value == 0:
         return "0"
+    value = float(f"{value:.{digits - 1}e}")
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
@@ -64,6 +66,11 @@ def percent(share: float | None, digits: int = 2) -> str:
     return f"{significant(100 * share, digits)} %"
 
 
+def confidence(share: float) -> str:
+    """Nominal coverage: 0.9 -> 90 %."""
+    return percent(share, 3)
+
+
 def interval(ends: Sequence[float | None] | None, digits: int = 3) -> str:
     """An interval in words: 71 to 165."""
     if not ends or len(ends) != 2:
@@ -72,7 +79,7 @@ def interval(ends: Sequence[float | None] | None, digits: int = 3) -> str:
 
 
 def count(value: float | None, digits: int = 3) -> str:
-    """A ratio: plain to 99 999, as a power of ten beyond."""
+    """A ratio or a constant: plain from 0.001 to 99 999, a power of ten beyond."""
     if value is None or not known(value):
         return MISSING
     if 1e-3 <= abs(value) < 1e5:

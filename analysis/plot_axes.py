@@ -1,0 +1,45 @@
+"""Axes that several pictures share: what they are called, how losses are scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from analysis.evidence import Evidence
+from analysis.plot_style import (
+    log_axis,
+    padded,
+)
+
+PARAMETER_LABELS = {
+    "matmul": "Parameters N (matmul)",
+    "total": "Parameters N (total)",
+    "body": "Parameters N (without vocabulary)",
+    "active": "Parameters N (active)",
+}
+TOKEN_LABEL = "Training tokens D"
+COMPUTE_LABEL = "Training compute C (FLOPs)"
+LOSS_LABEL = "Held-out loss (nats/token)"
+
+
+def parameter_label(evidence: Evidence) -> str:
+    """Axis label of N, with what it counts."""
+    return PARAMETER_LABELS.get(evidence.table.convention, "Parameters N")
+
+
+def loss_axis(ax: Axes, values: Sequence[float], *, top: float | None = None) -> float:
+    """Scale and limit the ordinate for losses; logarithmic beyond a factor of two.
+
+    Returns:
+        The upper limit, at which losses above it are drawn.
+    """
+    low, high = min(values), max([*values, top or 0.0])
+    if high / low > 2:
+        low, high = padded([low, high], 1.03)
+        log_axis(ax, "y", LOSS_LABEL, (low, high), "plain")
+        return high
+    margin = max(0.07 * (high - low), 0.005 * low)
+    ax.set_ylim(low - margin, high + margin)
+    ax.set_ylabel(LOSS_LABEL)
+    return high + margin
