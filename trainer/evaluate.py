@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.model.loss import PLAIN_LOGITS_BYTES
+from trainer.model.loss import chunk_rows
 from trainer.model.transformer import Transformer
 
 _BATCH_TOKENS = 4096
@@ -94,7 +94,7 @@ def _sequence_losses(model: Transformer, ids: Tensor) -> Tensor:
     hidden = model.hidden(ids[:, :-1]).flatten(0, 1)
     targets = ids[:, 1:].flatten()
     vocabulary = model.head_weight.shape[0]
-    rows = max(1, PLAIN_LOGITS_BYTES // (4 * vocabulary))
+    rows = chunk_rows(vocabulary, device_type=hidden.device.type)
     losses = [
         F.cross_entropy(model.logits(part).float(), labels, reduction="none")
         for part, labels in zip(hidden.split(rows), targets.split(rows), strict=True)

@@ -64,7 +64,7 @@ class RunResult:
     attempts: int = 1
     """How many times the trial was started."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions of the libraries that can change the last bits."""
+    """What can change the last bits: library versions, device, threads, kernels."""
     notes: tuple[str, ...] = ()
     """What a reader of the result must know: checkpoints passed over, environments changed."""
 

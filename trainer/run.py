@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from trainer import attempts as bills
-from trainer import checkpoint
+from trainer import checkpoint, kernels
 from trainer.allocator import keep_freed_memory
 from trainer.attempts import Attempts
 from trainer.batches import TokenBatches
@@ -31,9 +31,9 @@ from trainer.data.shards import TokenData
 from trainer.durable import write_atomically
 from trainer.evaluate import bits_per_byte, evaluate, held_out_sequences
 from trainer.flops import training_flops_per_token
+from trainer.kernels import Kernels
 from trainer.loop import Diverged, Training
 from trainer.metrics import Line, Metrics, ReplayMismatch
-from trainer.model.attention import Backend
 from trainer.result import Interrupted, Progress, RunResult, RunStatus
 from trainer.schedule import check_schedule
 
@@ -108,8 +108,9 @@ class _Run:
         self.config, self.options, self.out_dir, self.data = config, options, out_dir, data
         self.started = started
         self.device = _device(options.device)
-        backend = _backend(self.device)
-        self.environment = _environment(options, self.device, backend)
+        chosen = kernels.choose(self.device, d_model=config.shape.d_model)
+        kernels.use(chosen)
+        self.environment = _environment(options, self.device, chosen)
         self.flops_per_token = training_flops_per_token(config.shape).total
         batches = TokenBatches(
             data.train,
@@ -117,7 +118,7 @@ class _Run:
             batch_sequences=config.batch_sequences,
             seed=config.seed,
         )
-        self.training = Training(config, batches, device=self.device, backend=backend)
+        self.training = Training(config, batches, device=self.device, backend=chosen.attention)
         self.before = bills.read(out_dir / "attempts.json")
         self.executed = 0
         self.train_s = 0.0
@@ -332,7 +333,7 @@ class _Run:
             device=_device_name(self.device),
             threads=self.options.threads,
             attempts=bill.attempts,
-            versions=_versions(),
+            versions=self.environment,
             notes=bill.notes,
         )
 
@@ -392,15 +393,12 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _backend(device: torch.device) -> Backend:
-    return "sdpa" if device.type == "cuda" else "block"
-
-
-def _environment(options: RunOptions, device: torch.device, backend: Backend) -> dict[str, str]:
+def _environment(options: RunOptions, device: torch.device, chosen: Kernels) -> dict[str, str]:
     return {
         "device": _device_name(device),
         "threads": str(options.threads),
-        "attention": backend,
+        "attention": chosen.attention,
+        "products": chosen.products,
         **_versions(),
     }
 

@@ -39,7 +39,7 @@ def test_the_loss_is_the_mean_over_the_same_leading_tokens(
     assert found.loss == pytest.approx(np.mean(per_sequence), rel=1e-6)
     assert found.loss_se == pytest.approx(np.std(per_sequence, ddof=1) / 10, rel=1e-4)
     # The head in parts gives the same.
-    monkeypatch.setattr(evaluate_module, "PLAIN_LOGITS_BYTES", 4 * 50 * 100)
+    monkeypatch.setattr(evaluate_module, "chunk_rows", lambda *_, **__: 100)
     assert evaluate(model, tokens, count=1600).loss == pytest.approx(found.loss, rel=1e-6)
 
 

@@ -21,42 +21,53 @@ def inputs(count: int = 50) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize("rows", [1, 7, 50, 64])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_chunks_change_neither_loss_nor_gradients(
+def test_loss_and_gradients_equal_torchs_however_they_are_cut(
     rows: int, with_bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loss_module, "chunk_rows", lambda *_, **__: rows)
     found = []
-    for chunked in (False, True):
-        monkeypatch.setattr(loss_module, "PLAIN_LOGITS_BYTES", 0 if chunked else 2**30)
-        monkeypatch.setattr(loss_module, "CHUNK_BYTES", rows * 4 * 331)
+    for ours in (False, True):
         hidden, weight, bias, targets = inputs()
-        leaves = [
-            x.requires_grad_() for x in ((hidden, weight, bias) if with_bias else (hidden, weight))
-        ]
-        loss = head_loss(hidden, weight, bias if with_bias else None, targets)
+        leaves = [x.requires_grad_() for x in (hidden, weight, bias)[: 3 if with_bias else 2]]
+        used = bias if with_bias else None
+        if ours:
+            loss = head_loss(hidden, weight, used, targets)
+        else:
+            loss = F.cross_entropy(F.linear(hidden, weight, used), targets)
         (3.0 * loss).backward()
         found.append([loss.detach(), *(x.grad for x in leaves)])
-    for plain, chunked in zip(*found, strict=True):
-        assert (plain - chunked).abs().max() < 1e-5 * plain.abs().max()
+    for expected, cut in zip(*found, strict=True):
+        assert (expected - cut).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_chunks_under_autocast_stay_close_to_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_whose_probability_underflows_has_a_finite_loss() -> None:
+    hidden = torch.tensor([[300.0], [1.0]])
+    weight = torch.tensor([[1.0], [-1.0]])
+    loss = head_loss(hidden, weight, None, torch.tensor([1, 0]))
+    assert loss.item() == pytest.approx((600.0 + 0.126928) / 2)
+
+
+def test_autocast_narrows_the_products_but_not_loss_and_gradients() -> None:
     hidden, weight, bias, targets = inputs()
     exact = F.cross_entropy(F.linear(hidden, weight, bias), targets)
-    monkeypatch.setattr(loss_module, "PLAIN_LOGITS_BYTES", 0)
     weight.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         narrow = head_loss(hidden, weight, bias, targets)
     narrow.backward()
-    assert narrow.dtype == torch.float32
-    assert weight.grad.dtype == torch.float32
-    assert abs(narrow.item() - exact.item()) < 0.02
+    assert narrow.dtype == weight.grad.dtype == torch.float32
+    assert 0 < abs(narrow.item() - exact.item()) < 0.02
 
 
 def test_nothing_of_the_size_of_all_logits_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_module, "PLAIN_LOGITS_BYTES", 0)
-    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * 4 * 331)
+    monkeypatch.setattr(loss_module, "chunk_rows", lambda *_, **__: 4)
     hidden, weight, bias, targets = inputs()
     hidden.requires_grad_()
     loss = head_loss(hidden, weight, bias, targets)
     kept = [x.numel() for x in loss.grad_fn.saved_tensors if x is not None]
     assert max(kept) < 50 * 331 / 3
+
+
+def test_a_chunk_is_cache_sized_at_small_vocabularies_and_256_rows_at_large_ones() -> None:
+    assert loss_module.chunk_rows(256, device_type="cpu") == 1024
+    assert loss_module.chunk_rows(50_257, device_type="cpu") == 256
+    assert loss_module.chunk_rows(50_257, device_type="cuda") == 1335

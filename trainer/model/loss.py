@@ -1,7 +1,8 @@
-"""Cross-entropy of the head, plain for small vocabularies and in chunks for large ones.
+"""Cross-entropy of the head, fused over chunks of rows.
 
 Shapes: N tokens, d width, V vocabulary. At V = 50,257 the logits of 4,096 tokens are 0.8 GB and
-their gradient as much again; the chunked form never holds more than one chunk of them.
+their gradient as much again; here no more than one chunk of them ever exists. At V = 256 the
+gain is speed: logits become probabilities and then their own gradient in place, in one array.
 """
 
 from __future__ import annotations
@@ -9,18 +10,29 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-PLAIN_LOGITS_BYTES = 64 * 2**20
-"""Largest logits matrix (fp32 bytes) that is simply written out."""
+_CACHED_BYTES = 2**20
+"""Logits of a chunk (fp32 bytes) on a CPU, where they fit into its cache in `_LEAST_ROWS` rows."""
 
-CHUNK_BYTES = 48 * 2**20
-"""Logits bytes of a chunk: 256 rows at V = 50,257, the fastest of 16 to 4,096 rows on a CPU."""
+_LEAST_ROWS = 256
+"""Rows of a chunk at a large vocabulary: of 16 to 4,096 the fastest on a CPU at V = 50,257."""
+
+_GPU_BYTES = 2**28
+"""Logits of a chunk (fp32 bytes) on a GPU."""
+
+
+def chunk_rows(vocabulary: int, *, device_type: str) -> int:
+    """Rows of logits that are computed at once."""
+    if device_type == "cpu":
+        return max(_LEAST_ROWS, _CACHED_BYTES // (4 * vocabulary))
+    return max(_LEAST_ROWS, _GPU_BYTES // (4 * vocabulary))
 
 
 def head_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
     """Mean cross-entropy of softmax(hidden weight^T + bias) against the targets, nats.
+
+    Products are in the type of autocast where that is on; the softmax and its sums are fp32.
 
     Args:
         hidden: [N, d].
@@ -29,23 +41,25 @@ def head_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
         targets: [N], token ids.
 
     Returns:
-        A scalar, fp32; the softmax's statistics are fp32 whatever the type of `hidden`.
+        A scalar, at least fp32.
     """
-    if hidden.shape[0] * weight.shape[0] * 4 <= PLAIN_LOGITS_BYTES:
-        return F.cross_entropy(F.linear(hidden, weight, bias).float(), targets)
-    rows = max(1, CHUNK_BYTES // (4 * weight.shape[0]))
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-    else:
-        dtype = hidden.dtype
-    return _ChunkedHeadLoss.apply(hidden, weight, bias, targets, rows, dtype)
+    device_type = hidden.device.type
+    dtype = weight.dtype
+    if torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
+    rows = chunk_rows(weight.shape[0], device_type=device_type)
+    with torch.autocast(device_type, enabled=False):
+        return _ChunkedHeadLoss.apply(
+            hidden, weight, bias, targets, rows, dtype, torch.is_grad_enabled()
+        )
 
 
 class _ChunkedHeadLoss(torch.autograd.Function):
-    """Head and cross-entropy over chunks of rows; gradients are made in the forward pass.
+    """Head and cross-entropy; the gradients are made in the forward pass, the backward scales.
 
-    A chunk's logits become its probabilities, then its gradient, in place; so nothing of size
-    N x V is kept, and the backward pass only scales.
+    With z the logits of a row, m their maximum and t the target, the loss is
+    log sum exp(z) - z_t = m - log(max softmax(z)) - z_t, in which nothing underflows; the
+    gradient is softmax(z) less one at t.
     """
 
     @staticmethod
@@ -57,37 +71,35 @@ class _ChunkedHeadLoss(torch.autograd.Function):
         targets: Tensor,
         rows: int,
         dtype: torch.dtype,
+        needs_grad: bool,
     ) -> Tensor:
         count = hidden.shape[0]
         narrow_hidden, narrow_weight = hidden.to(dtype), weight.to(dtype)
-        # Without gradients (evaluation) only the loss is computed.
-        needs_grad = any(ctx.needs_input_grad)
-        grad_hidden = torch.empty_like(narrow_hidden) if needs_grad else None
-        grad_weight = torch.zeros_like(weight) if needs_grad else None
-        grad_bias = torch.zeros_like(bias) if needs_grad and bias is not None else None
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        wide = torch.promote_types(dtype, torch.float32)
+        grad_hidden = torch.empty_like(narrow_hidden)
+        grad_weight = torch.empty(0)
+        grad_bias = None if bias is None else torch.zeros_like(bias)
+        minus_one = hidden.new_full((1, 1), -1.0, dtype=wide)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
         for start in range(0, count, rows):
-            end = min(start + rows, count)
-            chunk, labels = narrow_hidden[start:end], targets[start:end, None]
-            logits = (chunk @ narrow_weight.t()).float()
+            chunk, labels = narrow_hidden[start : start + rows], targets[start : start + rows, None]
+            logits = (chunk @ narrow_weight.t()).to(wide)
             if bias is not None:
                 logits += bias
-            log_probs = torch.log_softmax(logits, -1, out=logits)
-            total -= log_probs.gather(1, labels).sum()
-            if grad_hidden is None or grad_weight is None:
+            total += (logits.amax(-1) - logits.gather(1, labels)[:, 0]).sum()
+            grad = torch.softmax(logits, -1, out=logits)
+            total -= grad.amax(-1).log_().sum()
+            if not needs_grad:
                 continue
-            grad = log_probs.exp_()
-            grad.scatter_add_(1, labels, grad.new_full(labels.shape, -1.0))
+            grad.scatter_add_(1, labels, minus_one.expand(labels.shape))
             grad.mul_(1.0 / count)
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
             narrow = grad.to(dtype)
-            torch.mm(narrow, narrow_weight, out=grad_hidden[start:end])
-            if dtype == weight.dtype:
-                grad_weight.addmm_(narrow.t(), chunk)
-            else:
-                grad_weight += narrow.t() @ chunk
-        if grad_hidden is not None and grad_weight is not None:
+            torch.mm(narrow, narrow_weight, out=grad_hidden[start : start + rows])
+            of_chunk = (narrow.t() @ chunk).to(weight.dtype)
+            grad_weight = of_chunk if start == 0 else grad_weight.add_(of_chunk)
+        if needs_grad:
             ctx.save_for_backward(grad_hidden.to(hidden.dtype), grad_weight, grad_bias)
         return total / count
 
@@ -96,4 +108,4 @@ class _ChunkedHeadLoss(torch.autograd.Function):
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         scale = grads[0]
         scaled_bias = None if grad_bias is None else grad_bias * scale
-        return grad_hidden * scale, grad_weight * scale, scaled_bias, None, None, None
+        return grad_hidden * scale, grad_weight * scale, scaled_bias, None, None, None, None

@@ -5,6 +5,8 @@ Shapes: T positions, d_h head size, d width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -37,11 +39,31 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         As `x`; at least fp32 inside, then back to the type of `x`.
     """
-    cos, sin = cos[:, None, :], sin[:, None, :]
+    return _Rotate.apply(x, cos[:, None, :], sin[:, None, :])
+
+
+class _Rotate(torch.autograd.Function):
+    """The rotation in four operations; its backward pass is the rotation by the opposite angle."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, sign=1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grads[0], cos, sin, sign=-1.0), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, *, sign: float) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     first, second = wide.chunk(2, dim=-1)
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    return turned.to(x.dtype)
+    out = torch.empty_like(wide, memory_format=torch.contiguous_format)
+    turned_first, turned_second = out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-sign)
+    torch.mul(second, cos, out=turned_second).addcmul_(first, sin, value=sign)
+    return out.to(x.dtype)
 
 
 def sinusoids(context: int, d_model: int, *, base: float = ROTARY_BASE) -> Tensor:

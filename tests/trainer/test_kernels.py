@@ -1,0 +1,54 @@
+"""The choice of implementations: by hardware, recorded, and never lossy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainer import kernels
+from trainer.kernels import Kernels
+
+
+@pytest.fixture(autouse=True)
+def restored_precision() -> None:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "lossless", "d_model", "products"),
+    [
+        ("AuthenticAMD", True, 64, "onednn"),
+        ("AuthenticAMD", True, 16, "mkl"),
+        ("AuthenticAMD", False, 64, "mkl"),
+        ("GenuineIntel", True, 64, "mkl"),
+        ("", True, 64, "mkl"),
+    ],
+)
+def test_onednn_is_used_on_amd_where_it_pays_and_is_lossless(
+    vendor: str, lossless: bool, d_model: int, products: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_vendor", lambda: vendor)
+    monkeypatch.setattr(kernels, "onednn_is_lossless", lambda: lossless)
+    chosen = kernels.choose(torch.device("cpu"), d_model=d_model)
+    assert chosen == Kernels(attention="block", products=products)
+    kernels.use(chosen)
+    expected = "medium" if products == "onednn" else "highest"
+    assert torch.get_float32_matmul_precision() == expected
+
+
+def test_a_gpu_uses_fused_attention() -> None:
+    chosen = kernels.choose(torch.device("cuda"), d_model=64)
+    assert chosen == Kernels(attention="sdpa", products="mkl")
+
+
+def test_a_product_in_bf16_would_not_count_as_lossless(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(kernels.onednn_is_lossless(), bool)
+
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        narrow = torch.bfloat16 if a.dtype == torch.float32 else a.dtype
+        return a.to(narrow).mm(b.to(narrow)).to(a.dtype)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", product)
+    assert not kernels.onednn_is_lossless.__wrapped__()
