@@ -30,7 +30,9 @@ _LATEX = {
 }
 _UNSUPERSCRIPT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _SUPERSCRIPTS = re.compile("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$@:=])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]|~$@#])")
+_MARKDOWN_START = re.compile(r"^(\d*)([-+=.)])")
+_BARE_ADDRESS = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -40,9 +42,12 @@ def one_line(text: object) -> str:
 
 
 def markdown(text: object) -> str:
-    """Text that Markdown shows as it is: no emphasis, link, table cell or HTML of its own."""
+    """Text that Markdown shows as it is: no emphasis, link, cell, list or HTML of its own."""
     escaped = _MARKDOWN.sub(r"\\\1", one_line(text))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # A list, a heading's underline and a number with a dot are marks at the start of a line only.
+    escaped = _MARKDOWN_START.sub(r"\1\\\2", escaped)
+    return _BARE_ADDRESS.sub(lambda found: "\\" + found.group(), escaped)
 
 
 def markdown_code(text: object) -> str:

@@ -22,6 +22,7 @@ from analysis.sweep_facts import SweepFacts
 from analysis.table import CONVENTIONS, LossTable, parameter_column
 from analysis.words import known
 
+_APART = 1.2
 _BYTE_LEVEL = 1.5
 """A tokenizer with fewer bytes per token than this counts as byte-level."""
 
@@ -207,7 +208,16 @@ class Evidence:
             name: field of `Optimum`: `params`, `tokens`, `low`, ...
             flops: C, any shape; there must be two rows or more with a positive value.
         """
-        rows = [r for r in self.frontier if known(getattr(r, name)) and getattr(r, name) > 0]
+        rows: list[Optimum] = []
+        for row in self.frontier:
+            if not (known(getattr(row, name)) and getattr(row, name) > 0):
+                continue
+            # Two rows almost at one compute would bend the curve by their rounding.
+            if rows and row.flops < _APART * rows[-1].flops:
+                if row is not self.answer:
+                    continue
+                rows.pop()
+            rows.append(row)
         curve = PchipInterpolator(
             np.log([r.flops for r in rows]), np.log([getattr(r, name) for r in rows])
         )

@@ -223,23 +223,21 @@ def thinned(items: Sequence[Any]) -> list[Any]:
     return [items[i] for i in sorted(set(places.tolist()))]
 
 
-def corner_note(ax: Axes, text: str, *, top: bool = False) -> None:
-    """A remark in the lower (or upper) left corner of the axes."""
-    ax.text(
-        0.015,
-        0.985 if top else 0.015,
-        text,
-        transform=ax.transAxes,
-        fontsize=SMALL,
-        color=MUTED,
-        va="top" if top else "bottom",
-        ha="left",
-        zorder=6,
-    )
+def remark(ax: Axes, text: str) -> None:
+    """A remark above the axes, where it covers nothing."""
+    ax.set_title(text, loc="left", fontsize=SMALL, color=MUTED)
 
 
 def star(ax: Axes, x: float, y: float, *, colour: str = INK, size: float = 130.0) -> None:
     """The mark of an optimum."""
     ax.scatter(
-        [x], [y], s=size, marker="*", color=colour, edgecolors=PAPER, linewidths=0.8, zorder=6
+        [x],
+        [y],
+        s=size,
+        marker="*",
+        color=colour,
+        edgecolors=PAPER,
+        linewidths=0.8,
+        zorder=6,
+        clip_on=False,
     )

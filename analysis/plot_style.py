@@ -175,10 +175,14 @@ def _even_ticks(low: float, high: float) -> list[float]:
     return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+_NARROW = 1.5
+"""A range less wide than this is shown with a margin as wide as this, or its ticks mean nothing."""
+
+
 def padded(values: Sequence[float], factor: float = 1.25) -> tuple[float, float]:
     """Limits of a logarithmic axis: the values' range and a margin on both sides."""
     low, high = min(values), max(values)
-    spread = max((high / low) ** 0.06, factor)
+    spread = max((high / low) ** 0.06, factor if high / low > _NARROW else _NARROW)
     return low / spread, high * spread
 
 

@@ -26,6 +26,7 @@ from analysis.picture import (
 from analysis.plot_axes import COMPUTE_LABEL, TOKEN_LABEL, loss_axis, parameter_label
 from analysis.plot_style import (
     DASHES,
+    PAPER,
     SMALL,
     VERMILION,
     log_axis,
@@ -77,6 +78,7 @@ def surface_picture(evidence: Evidence) -> Picture | None:
             fontsize=SMALL,
             color=VERMILION,
             zorder=7,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
     mark_runs(
         ax,

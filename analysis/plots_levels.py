@@ -15,9 +15,9 @@ from analysis.picture import (
     RUN_COLUMNS,
     Picture,
     PointNames,
-    corner_note,
     level_styles,
     mark_runs,
+    remark,
     run_rows,
     side_labels,
     star,
@@ -92,7 +92,7 @@ def isoflop_picture(evidence: Evidence) -> Picture | None:
     notes = ["hollow: left out of the fit"] if hollow else []
     notes += [f"{plural(high, 'run')} above the chart, at its edge"] if high else []
     if notes:
-        corner_note(ax, "; ".join(notes), top=not high)
+        remark(ax, "; ".join(notes))
     return Picture(
         slug="isoflop",
         title="Loss of every run, by model size at equal compute",

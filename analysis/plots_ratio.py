@@ -71,11 +71,11 @@ def ratio_picture(evidence: Evidence) -> Picture | None:
     low, high = min(r.flops for r in used), max(r.flops for r in used)
     ax.axvspan(low, high, color=SHADE, zorder=0)
     ax.text(
-        math.sqrt(low * high),
+        low,
         0.985,
-        "compute sampled",
+        " compute sampled",
         transform=ax.get_xaxis_transform(),
-        ha="center",
+        ha="left",
         va="top",
         fontsize=SMALL,
         color=MUTED,
@@ -112,7 +112,7 @@ def ratio_picture(evidence: Evidence) -> Picture | None:
     side_labels(ax, labels)
     return Picture(
         slug="ratio",
-        title="The best ratio against compute",
+        title="The best ratio against compute" if evidence.answer else "The ratios of the runs",
         caption=_ratio_caption(evidence, hidden),
         alt=_ratio_alt(evidence),
         columns=_RATIO_COLUMNS,
@@ -122,6 +122,7 @@ def ratio_picture(evidence: Evidence) -> Picture | None:
     )
 
 
+_PUBLISHED_FROM = 1e18
 _RATIO_COLUMNS = (
     Column(key="source", heading="Source", kind="text"),
     Column(key="flops", heading="C (FLOPs)", kind="power"),
@@ -247,7 +248,10 @@ def _ratio_caption(evidence: Evidence, hidden: Sequence[str]) -> str:
             f"{significant(evidence.tokens_per_bpe_token, 2)} to stand in bytes "
             "(a byte is about a quarter of a BPE token)"
         )
-    return text + "."
+    text += "."
+    if evidence.target and evidence.target < _PUBLISHED_FROM:
+        text += " Most of them rest on 6×10¹⁸ FLOPs and more: here they are extrapolated too."
+    return text
 
 
 def _ratio_alt(evidence: Evidence) -> str:

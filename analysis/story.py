@@ -22,6 +22,7 @@ from analysis.story_tables import (
     pairs_table,
     published_table,
     run_table,
+    sensitivity_table,
 )
 from analysis.words import (
     confidence,
@@ -42,20 +43,20 @@ STATUS_WORDS = {"identified": "IDENTIFIED", "weak": "WEAK", "not_identified": "N
 RULES = {
     "R1": ("Enough different runs", "Add model sizes or compute levels."),
     "R2": (
-        "The optimum lies inside the grid",
+        "Optimum inside the grid",
         "Add smaller or larger models at the levels named above, so that each curve turns up at "
         "both ends.",
     ),
     "R3": (
-        "Compute and ratios span enough, and the target is near",
+        "Wide enough, target near enough",
         "Add a cheaper or a dearer level, or ask for a target nearer to the largest run.",
     ),
     "R4": (
-        "The interval is narrow enough",
+        "Interval narrow enough",
         "Add runs at ratios far from the best one, another compute level, or seeds.",
     ),
     "R5": (
-        "No fitted parameter sits at a limit",
+        "No fitted number at a limit",
         "Widen the range of sizes and of tokens, so that both terms of the law can be seen.",
     ),
     "R6": ("The fit is stable", "Add runs: a few of them decide the fit alone."),
@@ -134,6 +135,7 @@ def tell(evidence: Evidence) -> Story:
         "levels": level_table(evidence),
         "frontier": frontier_table(evidence),
         "conventions": convention_table(evidence),
+        "sensitivity": sensitivity_table(evidence),
         "published": published_table(evidence),
         "runs": run_table(evidence),
         "budget": budget_table(evidence),
@@ -226,7 +228,7 @@ def _support(evidence: Evidence) -> list[str]:
         levels = len(evidence.levels)
         where = f" at {plural(levels, 'compute level')}" if levels else ""
         sentences.append(
-            f"From {plural(len(used), 'run')}{where}, {power(min(flops))} to {power(max(flops))} "
+            f"From {plural(len(used), 'run')}{where}, {_span(min(flops), max(flops))} "
             f"FLOPs, with {si(min(params))} to {si(max(params))} parameters and "
             f"{count(min(r.ratio for r in used))} to {count(max(r.ratio for r in used))} tokens "
             "per parameter."
@@ -255,6 +257,10 @@ def _support(evidence: Evidence) -> list[str]:
             text += f"about {quarter} BPE tokens per parameter"
         sentences.append(text + ".")
     return sentences
+
+
+def _span(low: float, high: float) -> str:
+    return power(low) if power(low) == power(high) else f"{power(low)} to {power(high)}"
 
 
 def _cost_words(evidence: Evidence) -> list[str]:
@@ -340,9 +346,13 @@ def _waste(evidence: Evidence) -> list[str]:
     if ends is not None:
         sentences.append(
             f"If the true ratio lay at an end of the interval, following this answer would waste "
-            f"about {percent(float(max(ends)))} of the compute."
+            f"{_about(float(max(ends)))} of the compute."
         )
     return sentences
+
+
+def _about(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"about {percent(share)}"
 
 
 def _caveats(evidence: Evidence) -> list[str]:

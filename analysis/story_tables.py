@@ -36,9 +36,12 @@ CONVENTION_WORDS = {
 }
 """What N counts under each convention."""
 _LONG = 26
+_STRONGEST = 8
 _LAW_WORDS = {
     "chinchilla": "Surface E + A/Nᵅ + B/Dᵝ (Chinchilla, Approach 3)",
     "skaling": "Surface E + (A/Nᵅ + B/Dᵝ)ᵏ (Skaling)",
+    "tied": "Surface with α = β",
+    "pinned": "Surface with α and β as Besiroglu found them",
     "isoflop": "Line through the isoFLOP minima (Approach 2)",
 }
 
@@ -75,7 +78,9 @@ def estimator_table(evidence: Evidence) -> Table | None:
         return None
     headline = str(evidence.fit.get("headline_law") or "chinchilla")
     rows = []
-    for name, law in (evidence.fit.get("laws") or {}).items():
+    laws = evidence.fit.get("laws") or {}
+    for name in sorted(laws, key=lambda n: (n != headline, [*_LAW_WORDS, n].index(n))):
+        law = laws[name]
         ends = (law.get("interval") or {}).get("tokens_per_parameter")
         mark = " — the answer above" if name == headline else ""
         rows.append(
@@ -112,7 +117,7 @@ def estimator_table(evidence: Evidence) -> Table | None:
             "Estimator",
             "D/N",
             f"{confidence(best.confidence)} interval",
-            "N grows as C to the",
+            "a of N ∝ Cᵃ",
             "E",
             "A",
             "B",
@@ -230,11 +235,32 @@ def convention_table(evidence: Evidence) -> Table | None:
         rows.append(tuple(cells))
     headings = ["N counts", "D/N at the target", "Interval"]
     headings += ["Bytes per parameter"] if per_token is not None else []
-    headings += ["D/N if C were 6ND", "N grows as C to the"]
+    headings += ["D/N if C were 6ND", "a of N ∝ Cᵃ"]
     return Table(
         caption="The ratio under each way of counting parameters",
         headings=tuple(headings),
         rows=tuple(rows),
+    )
+
+
+def sensitivity_table(evidence: Evidence) -> Table | None:
+    """The variations of the fit that move the ratio most; None when refused or not computed."""
+    variants = (evidence.fit.get("sensitivity") or {}).get("variants") or ()
+    moved = [v for v in variants if known(v.get("tokens_per_parameter")) and known(v.get("shift"))]
+    if evidence.answer is None or not moved:
+        return None
+    strongest = sorted(moved, key=lambda v: -abs(v["shift"]))[:_STRONGEST]
+    return Table(
+        caption=f"Other choices: the {len(strongest)} of {len(moved)} that move the ratio most",
+        headings=("Choice", "D/N at the target", "Change"),
+        rows=tuple(
+            (
+                str(v.get("name", "")),
+                count(v["tokens_per_parameter"]),
+                f"{math.expm1(v['shift']):+.0%}".replace("%", " %"),
+            )
+            for v in strongest
+        ),
     )
 
 
@@ -268,7 +294,7 @@ def published_table(evidence: Evidence) -> Table | None:
 
 _RUN_EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("bpb", "Bits per byte", lambda v: significant(v, 4)),
-    ("steps", "Steps", lambda v: si(v, 4)),
+    ("steps", "Steps", lambda v: f"{v:.0f}"),
     ("learning_rate", "Learning rate", significant),
     ("epochs", "Epochs", lambda v: significant(v, 2)),
     ("seed", "Seed", lambda v: significant(v, 12) if isinstance(v, (int, float)) else str(v)),
