@@ -25,8 +25,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=True,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(file=sys.stdout, highlight=False)
+err = Console(file=sys.stderr, highlight=False)
 
 BudgetFile = Annotated[Path, typer.Argument(help="The budget file.", metavar="BUDGET.YAML")]
 SweepName = Annotated[

@@ -14,8 +14,9 @@ import math
 from orchestrator.budget import Model
 from trainer.shapes import ModelShape, count_parameters, preset
 
-_DEPTH_TOLERANCE = 0.25
-"""Weight of a factor-e deviation from the preferred depth against the same deviation in N."""
+_DEPTH_TOLERANCE = 0.5
+"""Weight of a factor-e deviation from the preferred depth against the same deviation in N: a size a
+little off is still on the curve, a depth off the line is another curve."""
 
 
 def preferred_depth(d_model: int) -> float:

@@ -256,7 +256,7 @@ def _plan(
 ) -> Plan:
     notes = _Notes()
     levels = _levels(budget, facts, hardware, measurements, ceiling, notes)
-    _refuse_hopeless(budget, ceiling, levels)
+    _refuse_hopeless(budget, facts, hardware, ceiling, levels)
     _warn(budget, facts, levels, ceiling, notes)
     hours = _slot_s(levels) / 3600
     price = budget.budget.price_per_hour
@@ -473,36 +473,46 @@ def _largest_ceiling(budget: Budget, facts: DataFacts) -> float:
     return top / levels_of(budget, 1.0)[-1]
 
 
-def _refuse_hopeless(budget: Budget, ceiling: float, levels: Sequence[Level]) -> None:
+def _refuse_hopeless(
+    budget: Budget, facts: DataFacts, hardware: Hardware, ceiling: float, levels: Sequence[Level]
+) -> None:
     """A level without three sizes cannot show a minimum: say the least that would do."""
-    poor = [
-        level for level in levels if len({t.config.shape for t in level.trials}) < MIN_SIZES
-    ]
-    if not poor:
+    poor = next((level for level in levels if _sizes(level) < MIN_SIZES), None)
+    if poor is None:
         return
-    level = poor[0]
-    training, design = budget.training, budget.design
-    step_tokens = (
-        budget.model.context
-        if isinstance(training.batch_tokens, str)
-        else max(training.batch_tokens, budget.model.context)
-    )
-    # A trial of N parameters and min_steps steps costs about 6 N * min_steps * step_tokens, and at
-    # a level's centre N = sqrt(C / 6r): solve for the C at which all but the largest sizes fit.
-    tokens = training.min_steps * step_tokens
-    least_level = 6 * tokens**2 * design.span / design.tokens_per_parameter
-    least = least_level * (ceiling / level.flops)
+    if isinstance(budget.design.levels, tuple):
+        remedy = "raise design.levels"
+    else:
+        least = _least_ceiling(budget, facts, hardware, ceiling)
+        remedy = f"raise the budget to about {format_flops(least)} FLOPs"
     raise BadInput(
         Fault(
             code="SWP-1201",
-            rule=f"every level needs at least {MIN_SIZES} sizes of {training.min_steps} steps or "
-            f"more; level {level.level} of {format_flops(level.flops)} FLOPs has "
-            f"{len({t.config.shape for t in level.trials})}",
+            rule=f"every level needs at least {MIN_SIZES} sizes of {budget.training.min_steps} "
+            f"steps or more; level {poor.level} of {format_flops(poor.flops)} FLOPs has "
+            f"{_sizes(poor)}",
             place="budget",
-            remedy=f"raise the budget to about {format_flops(max(least, 2 * ceiling))} FLOPs, or "
-            "lower training.batch_tokens, model.context or training.min_steps, or use fewer levels",
+            remedy=f"{remedy}, or lower training.batch_tokens, model.context or "
+            "training.min_steps, or use fewer levels",
         )
     )
+
+
+def _least_ceiling(
+    budget: Budget, facts: DataFacts, hardware: Hardware, ceiling: float
+) -> float:
+    """The smallest budget, to 2 %, all of whose levels have enough sizes, FLOPs."""
+    low, high = ceiling, _largest_ceiling(budget, facts)
+    while high / low > 1.02:
+        middle = math.sqrt(low * high)
+        levels = _levels(budget, facts, hardware, (), middle, _Notes())
+        enough = all(_sizes(level) >= MIN_SIZES for level in levels)
+        low, high = (low, middle) if enough else (middle, high)
+    return high * 1.02  # printed with three digits: never rounded below what works
+
+
+def _sizes(level: Level) -> int:
+    return len({trial.config.shape for trial in level.trials})
 
 
 def _warn(

@@ -29,11 +29,10 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INF = re.compile(r"([-+]?)\.(inf|Inf|INF)")
 _NAN = re.compile(r"\.(nan|NaN|NAN)")
-_PLAIN_TAGS = {
-    "tag:yaml.org,2002:map",
-    "tag:yaml.org,2002:seq",
-    "tag:yaml.org,2002:str",
-}
+_PLAIN_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("map", "seq", "str", "null", "bool", "int", "float", "timestamp", "merge", "value")
+)
 
 
 @dataclass(slots=True)
@@ -180,6 +179,9 @@ def _syntax_fault(source: Source, error: yaml.MarkedYAMLError) -> Fault:
 def _construct(node: Node, source: Source, path: Path, faults: list[Fault], *, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise BadInput(_too_deep(_place_of(source, node)))
+    if node.tag not in _PLAIN_TAGS:
+        faults.append(_tag_fault(node, source))
+        return None
     if isinstance(node, MappingNode):
         return _mapping(node, source, path, faults, depth=depth)
     if isinstance(node, SequenceNode):
@@ -189,19 +191,12 @@ def _construct(node: Node, source: Source, path: Path, faults: list[Fault], *, d
             items.append(_construct(child, source, (*path, index), faults, depth=depth + 1))
         return items
     assert isinstance(node, ScalarNode)
-    explicit = node.tag not in _PLAIN_TAGS and not node.tag.startswith("tag:yaml.org,2002:")
-    if explicit or node.tag == "tag:yaml.org,2002:binary":
-        faults.append(_tag_fault(node, source))
-        return None
     return node.value if node.style is not None else _scalar(node.value)
 
 
 def _mapping(
     node: MappingNode, source: Source, path: Path, faults: list[Fault], *, depth: int
 ) -> dict[str, Any]:
-    if node.tag not in _PLAIN_TAGS:
-        faults.append(_tag_fault(node, source))
-        return {}
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = key_node.value if isinstance(key_node, ScalarNode) else None

@@ -235,15 +235,16 @@ def _job_feed(jobs: queue.SimpleQueue[Job | None]) -> Any:
     from ray.tune.search import Searcher
 
     class JobFeed(Searcher):
-        def __init__(self) -> None:
+        def __init__(self, queued: queue.SimpleQueue[Job | None]) -> None:
             super().__init__(metric="objective", mode="min")
+            self._queued = queued
 
         def __getstate__(self) -> dict[str, Any]:
             return {}  # Tune pickles its searcher for a restore that never happens
 
         def suggest(self, trial_id: str) -> Any:
             try:
-                job = jobs.get_nowait()
+                job = self._queued.get_nowait()
             except queue.Empty:
                 return None  # nothing now: Tune asks again
             if job is None:
@@ -259,7 +260,7 @@ def _job_feed(jobs: queue.SimpleQueue[Job | None]) -> Any:
         def restore(self, checkpoint_path: str) -> None:
             pass
 
-    return JobFeed()
+    return JobFeed(jobs)
 
 
 def _event_callback(events: queue.SimpleQueue[ExecutorEvent]) -> Any:
@@ -269,25 +270,28 @@ def _event_callback(events: queue.SimpleQueue[ExecutorEvent]) -> Any:
     from trainer.result import RunResult
 
     class Events(tune.Callback):
+        def __init__(self, sink: queue.SimpleQueue[ExecutorEvent]) -> None:
+            self._sink = sink
+
         def __getstate__(self) -> dict[str, Any]:
             return {}
 
         def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-            events.put(Started(trial_id=trial.config["job"].trial_id))
+            self._sink.put(Started(trial_id=trial.config["job"].trial_id))
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
             trial_id = trial.config["job"].trial_id
             report = trial.last_result or {}
             if "result" not in report:
                 # Tune calls a trial that never reported a success; it is not one.
-                events.put(Lost(trial_id=trial_id, reason="its worker ended without a report"))
+                self._sink.put(Lost(trial_id=trial_id, reason="its worker ended without a report"))
             elif report["result"] is None:
-                events.put(Interrupted(trial_id=trial_id))
+                self._sink.put(Interrupted(trial_id=trial_id))
             else:
                 result = RunResult.from_json(report["result"])
-                events.put(Finished(trial_id=trial_id, result=result))
+                self._sink.put(Finished(trial_id=trial_id, result=result))
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-            events.put(Lost(trial_id=trial.config["job"].trial_id, reason="its worker died"))
+            self._sink.put(Lost(trial_id=trial.config["job"].trial_id, reason="its worker died"))
 
-    return Events()
+    return Events(events)

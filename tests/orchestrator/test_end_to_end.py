@@ -1,0 +1,139 @@
+"""The whole product in real processes: kills, resume, one MLflow run per trial, real Ray."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.collect import WALL_CLOCK_COLUMNS
+
+BUDGET = """\
+name: tiny
+budget: {{flops: 1e11}}
+data: {{corpus: corpus.txt, validation_tokens: 4096}}
+model: {{context: 32, family: gpt}}
+training: {{batch_tokens: 128, min_steps: 40, learning_rate: 0.01}}
+design: {{levels: [2e9, 6e9], sizes: 3, span: 2, tokens_per_parameter: 30}}
+run: {{executor: {executor}, checkpoint_every: 0.2s}}
+"""
+WORDS = "the quick brown fox jumps over a lazy dog while seven wizards boil quiet vexing jam".split()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a corpus; the names in it are relative, as a person would write them."""
+    text = " ".join(WORDS[(i * i + i // 7) % len(WORDS)] for i in range(60_000))
+    (tmp_path / "corpus.txt").write_text(
+        "\n".join(text[i : i + 400] for i in range(0, len(text), 400))
+    )
+    yield tmp_path
+
+
+def sweep(workplace: Path, *arguments: str, executor: str = "inline") -> subprocess.Popen[str]:
+    (workplace / "budget.yaml").write_text(BUDGET.format(executor=executor))
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *arguments],
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "SWEEP_DEBUG": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode in (0, 1), err
+    return dict(json.loads(out))
+
+
+def table(workplace: Path, outputs: str) -> list[dict[str, str]]:
+    with (workplace / outputs / "tiny" / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in WALL_CLOCK_COLUMNS} for row in rows]
+
+
+def children(workplace: Path, outputs: str) -> list[Any]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{workplace / outputs / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("isosweep")
+    runs = client.search_runs([experiment.experiment_id])
+    return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+
+def wait_for(path: Path, pattern: str, process: subprocess.Popen[str], count: int) -> None:
+    """Wait until `count` files match, or the process has ended."""
+    while process.poll() is None and len(list(path.glob(pattern))) < count:
+        time.sleep(0.01)
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_sweep_killed_twice_ends_with_the_table_of_an_undisturbed_one(workplace: Path) -> None:
+    arguments = ("run", "budget.yaml", "-y", "--json", "--outputs")
+    undisturbed = finish(sweep(workplace, *arguments, "calm"))
+    assert undisturbed["trials"]["completed"] == 6
+    trials = workplace / "hurt" / "tiny" / "trials"
+    for pattern, count in (("*/metrics.jsonl", 1), ("*/result.json", 3)):
+        process = sweep(workplace, *arguments, "hurt")
+        wait_for(trials, pattern, process, count)
+        assert process.poll() is None, "the sweep ended before it could be killed"
+        kill_group(process)
+    resumed = finish(sweep(workplace, *arguments, "hurt"))
+    assert resumed["trials"]["completed"] == 6
+    assert table(workplace, "hurt") == table(workplace, "calm")
+    runs = children(workplace, "hurt")
+    assert len(runs) == 6
+    assert len({run.data.tags["sweep.trial_id"] for run in runs}) == 6
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_ray_workers_give_the_table_that_this_process_gives_and_survive_a_killed_driver(
+    workplace: Path,
+) -> None:
+    inline = finish(sweep(workplace, "run", "budget.yaml", "-y", "--json", "--outputs", "inline"))
+    arguments = ("run", "budget.yaml", "-y", "--json", "--outputs", "ray")
+    process = sweep(workplace, *arguments, executor="ray")
+    wait_for(workplace / "ray" / "tiny" / "trials", "*/result.json", process, 2)
+    kill_group(process)
+    process = sweep(workplace, *arguments, executor="ray")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == {"complete": 0, "finished_with_failures": 1}[inline["status"]], err
+    reply = json.loads(out)
+    assert reply["schema"] == "sweep.run/1"
+    assert reply["fit"] == inline["fit"]
+    assert 0 < reply["charged_flops"] <= reply["budget_flops"]
+    assert Path(reply["report"]).is_file()
+    assert "ray" not in err.lower(), err
+    assert table(workplace, "ray") == table(workplace, "inline")
+    assert len(children(workplace, "ray")) == 6
+
+
+def test_ctrl_c_stops_a_real_sweep_with_its_code_and_the_next_run_finishes_it(
+    workplace: Path,
+) -> None:
+    arguments = ("run", "budget.yaml", "-y", "--outputs", "out")
+    process = sweep(workplace, *arguments)
+    wait_for(workplace / "out" / "tiny" / "trials", "*/result.json", process, 2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Go on with: sweep run" in out
+    assert "Traceback" not in err
+    again = finish(sweep(workplace, *arguments, "--json"))
+    assert again["trials"]["completed"] == 6

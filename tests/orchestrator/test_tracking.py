@@ -1,0 +1,156 @@
+"""MLflow as a projection: one run per trial, however often it is projected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.display import SilentDisplay
+from orchestrator.executors.base import Finished, Job
+from orchestrator.journal import read_state
+from orchestrator.service import run_sweep
+from orchestrator.setting import Setting
+from orchestrator.tracking import BackgroundProjection, Projection, metric_lines, redacted
+
+TEXT = """\
+name: small
+budget: {flops: 8e12}
+model: {context: 128}
+training: {batch_tokens: 512, min_steps: 300}
+design: {levels: [1e11], sizes: 3, span: 2, tokens_per_parameter: 150}
+"""
+
+
+@pytest.fixture
+def swept(
+    make_setting: Callable[..., Setting], fake_executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> Setting:
+    """A finished sweep of three trials with three points each, and no tracker yet."""
+    monkeypatch.setattr("orchestrator.outcome.RESAMPLES", 20)
+    monkeypatch.setattr(
+        "orchestrator.outcome.write_report", lambda out_dir, **_: out_dir / "report.html"
+    )
+    good = fake_executor.outcome
+
+    def with_metrics(job: Job) -> Finished:
+        job.out_dir.mkdir(parents=True)
+        lines = [
+            {"step": s, "tokens": s, "flops": s, "loss": 3.0 / s, "learning_rate": 0.01,
+             "grad_norm": 1.0, "tokens_per_s": 5.0, "time": 1000.0 + s}
+            for s in (1, 2, 3)
+        ]  # fmt: skip
+        lines.append({"step": 3, "validation_loss": 1.1, "validation_bpb": 1.6, "time": 1004.0})
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (job.out_dir / "metrics.jsonl").write_text(text)
+        return good(job)
+
+    fake_executor.outcome = with_metrics
+    setting = make_setting(TEXT)
+    run_sweep(
+        setting, make_executor=lambda: fake_executor, tracker=None, display=SilentDisplay()
+    )
+    (setting.sweep_dir / "report").mkdir()
+    (setting.sweep_dir / "report" / "report.html").write_text("<p>answer</p>")
+    return setting
+
+
+def project(setting: Setting, *, finish: bool = True) -> Any:
+    """Project with a fresh object, as a new process would; returns MLflow's client."""
+    projection = Projection(
+        uri=f"sqlite:///{setting.outputs / 'mlflow.db'}",
+        experiment="e",
+        artifacts=setting.outputs / "mlartifacts",
+        sweep_dir=setting.sweep_dir,
+    )
+    state = read_state(setting.sweep_dir)
+    projection.sync(state)
+    if finish:
+        projection.finish(state, note="**weak**: because", report=setting.sweep_dir / "report")
+    return projection
+
+
+def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
+    for _ in range(3):
+        projection = project(swept)
+    client = projection._client
+    runs = client.search_runs([projection.experiment_id])
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(runs) == 4
+    assert len(children) == 3
+    for run in children:
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert [(m.step, m.value, m.timestamp) for m in history] == [
+            (1, 3.0, 1001000), (2, 1.5, 1002000), (3, 1.0, 1003000)
+        ]  # fmt: skip
+        assert run.info.status == "FINISHED"
+        assert len(client.get_metric_history(run.info.run_id, "final_loss")) == 1
+        assert run.data.params["optimizer.learning_rate"]
+        assert run.inputs.dataset_inputs[0].dataset.name == "embedded"
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.data.tags["mlflow.note.content"] == "**weak**: because"
+    assert [item.path for item in client.list_artifacts(parent.info.run_id, "report")] == [
+        "report/report.html"
+    ]
+
+
+def test_points_written_between_two_projections_are_added_once(swept: Setting) -> None:
+    state = read_state(swept.sweep_dir)
+    trial_id = next(iter(state.trials))
+    path = swept.sweep_dir / "trials" / trial_id / "metrics.jsonl"
+    whole = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole[:2]) + whole[2][:10])  # a torn third line
+    project(swept, finish=False)
+    path.write_text("".join(whole))
+    projection = project(swept, finish=False)
+    run_id = projection._find(f"tags.`sweep.trial_id` = '{trial_id}'")
+    # The run was closed with two points; the journal is the truth, so it is not opened again.
+    history = projection._client.get_metric_history(run_id, "train/loss")
+    assert [m.step for m in history] == [1, 2]
+
+
+def test_a_wiped_store_is_rebuilt_whole(swept: Setting) -> None:
+    project(swept)
+    for path in swept.outputs.glob("mlflow.db*"):
+        path.unlink()
+    projection = project(swept)
+    assert len(projection._client.search_runs([projection.experiment_id])) == 4
+
+
+def test_the_store_is_private(swept: Setting) -> None:
+    project(swept)
+    assert (swept.outputs / "mlflow.db").stat().st_mode & 0o077 == 0
+
+
+def test_an_unreachable_store_is_trouble_and_not_an_error(swept: Setting) -> None:
+    def broken() -> Projection:
+        raise ConnectionError("no route")
+
+    background = BackgroundProjection(broken, interval_s=0.01)
+    background.show(read_state(swept.sweep_dir))
+    background.start()
+    background.stop(10)
+    assert background.trouble == "ConnectionError: no route"
+
+
+def test_lines_that_are_not_whole_are_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "trials" / "t"
+    folder.mkdir(parents=True)
+    assert list(metric_lines(tmp_path, "t")) == []
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2')
+    assert list(metric_lines(tmp_path, "t")) == [{"step": 1}]
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://me:secret@host:5000/x", "https://host:5000/x"),
+        ("http://host:5000", "http://host:5000"),
+        ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
+    ],
+)
+def test_credentials_are_taken_out_of_addresses(uri: str, shown: str) -> None:
+    assert redacted(uri) == shown
