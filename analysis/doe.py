@@ -1,0 +1,267 @@
+"""Design of experiments for the ratio: which runs shrink the interval of D/N at a target.
+
+With the law linearised at theta, runs at x_i with noise sigma give the information
+M = sum_i j_i j_i'/sigma^2 + prior, j = d ln L/d theta, and
+
+    Var ln r(C_t) = g' M^-1 g,      g = d ln r*/d theta
+
+(c-optimality, Elfving 1952). The expected waste of an uncertain plan is (alpha + beta) Var/8, as a
+fraction of the target's compute. Unrestricted, the optimum lives at extreme D/N where laws break,
+so candidates belong inside a window of compute and ratio; Skaling's form is the safer Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linprog
+
+from analysis.cost import SIX_N, CostCurve
+from analysis.laws import CHINCHILLA, FloatArray, LawForm, Surface
+from analysis.uncertainty import log_ratios_at
+
+DEFAULT_NOISE_SD = 0.005
+"""sd of ln L of one run until it is measured."""
+MIN_SHARE = 1.0 / 30.0
+"""Cheapest admissible run, as a share of the dearest."""
+RATIO_WINDOW = 10.0
+"""Admissible D/N: within this factor of the estimate, and in `RATIO_LIMITS`."""
+RATIO_LIMITS = (2.0, 300.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """A linearised design problem: a law, a target and a noise level."""
+
+    form: LawForm
+    """Law whose Jacobian is used."""
+    theta: FloatArray
+    """Parameters in centred coordinates, shape (p,)."""
+    centre: tuple[float, float]
+    """(n0, d0) of the centred coordinates."""
+    target_flops: float
+    """Compute at which the ratio is wanted."""
+    noise_sd: float
+    """sd of ln L of one run."""
+    cost: CostCurve
+    """FLOPs per token as a function of N."""
+    prior: FloatArray
+    """Prior precision of theta, shape (p, p)."""
+
+    @property
+    def gradient(self) -> FloatArray:
+        """G = d ln(D/N)/d theta at the target, shape (p,)."""
+        p, step = self.form.n_params, 1e-5
+        shifted = self.theta + np.vstack([np.eye(p), -np.eye(p)]) * step
+        values = log_ratios_at(shifted, self.centre, self.target_flops, self.cost)
+        return (values[:p] - values[p:]) / (2 * step)
+
+    def jacobian(self, N: FloatArray, D: FloatArray) -> FloatArray:
+        """D ln L/d theta of runs, shape (m, p)."""
+        n, d = np.log(N) - self.centre[0], np.log(D) - self.centre[1]
+        return self.form.jacobian(self.theta, n, d)
+
+    def covariance(self, N: FloatArray, D: FloatArray) -> FloatArray:
+        """Covariance of theta after runs at (N, D), shape (p, p)."""
+        j = self.jacobian(np.asarray(N, dtype=float), np.asarray(D, dtype=float))
+        return np.linalg.inv(j.T @ j / self.noise_sd**2 + self.prior)
+
+    def sd_ln_ratio(self, N: FloatArray, D: FloatArray) -> float:
+        """Sd of ln(D/N) at the target after runs at (N, D)."""
+        return float(np.sqrt(self.gradient @ self.covariance(N, D) @ self.gradient))
+
+
+def make_design(
+    surface: Surface,
+    *,
+    target_flops: float,
+    N: FloatArray,
+    D: FloatArray,
+    noise_sd: float = DEFAULT_NOISE_SD,
+    cost: CostCurve = SIX_N,
+    form: LawForm = CHINCHILLA,
+    prior_sd: Sequence[float] | None = None,
+) -> Design:
+    """A design problem linearised at a law.
+
+    Args:
+        surface: the law believed so far.
+        target_flops: compute at which the ratio is wanted.
+        N: sizes of the planned or made runs; they set the centre of the coordinates.
+        D: their tokens.
+        noise_sd: sd of ln L of one run.
+        cost: FLOPs per token as a function of N.
+        form: law of the Jacobian; `SKALING` guards against a wrong form.
+        prior_sd: prior sd of (ln A, ln B, ln E, alpha, beta[, ln k]) in centred coordinates; None
+            is a weak one (3, 3, 1, 0.3, 0.3, 0.5).
+    """
+    centre = (float(np.log(N).mean()), float(np.log(D).mean()))
+    spread = np.array((3.0, 3.0, 1.0, 0.3, 0.3, 0.5) if prior_sd is None else prior_sd)
+    return Design(
+        form=form,
+        theta=form.to_theta(surface, centre=centre),
+        centre=centre,
+        target_flops=target_flops,
+        noise_sd=noise_sd,
+        cost=cost,
+        prior=np.diag(1.0 / spread[: form.n_params] ** 2),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pick:
+    """One run chosen by `choose_runs`."""
+
+    index: int
+    """Position among the candidates."""
+    sd_after: float
+    """sd of ln(D/N) at the target once it and the earlier picks are done."""
+    gain: float
+    """-ln(1 - share of the variance that it removes)."""
+    score: float
+    """gain/cost^rho."""
+
+
+def choose_runs(
+    design: Design,
+    done: tuple[FloatArray, FloatArray],
+    candidates: tuple[FloatArray, FloatArray],
+    *,
+    count: int,
+    budget: float | None = None,
+    rho: float = 1.0,
+    overhead: float = 0.0,
+    costs: FloatArray | None = None,
+    max_repeats: int = 1,
+) -> tuple[Pick, ...]:
+    """Greedy c-optimal batch: each pick removes most variance of ln(D/N) per cost^rho.
+
+    The rank-one update is exact for the linearised model, so pending runs count like finished
+    ones and need no invented losses.
+
+    Args:
+        design: the problem.
+        done: (N, D) of finished and pending runs.
+        candidates: (N, D) of admissible runs.
+        count: number of picks at most.
+        budget: FLOPs that the picks may cost together; None = no limit.
+        rho: 1 spends FLOPs greedily on many cheap runs, 0.5 on fewer dear ones.
+        overhead: fixed cost per run, FLOPs.
+        costs: FLOPs of each candidate; None = the design's cost curve.
+        max_repeats: how often one candidate may be picked (as another seed).
+    """
+    N, D = (np.asarray(v, dtype=np.float64) for v in candidates)
+    cost = design.cost(N) * D if costs is None else np.asarray(costs, dtype=np.float64)
+    j = design.jacobian(N, D)
+    g = design.gradient
+    covariance = design.covariance(*done)
+    variance = float(g @ covariance @ g)
+    left = np.inf if budget is None else budget
+    picks: list[Pick] = []
+    used = np.zeros(len(N), dtype=int)
+    for _ in range(count):
+        shared = j @ covariance @ g
+        own = np.einsum("mi,ij,mj->m", j, covariance, j) + design.noise_sd**2
+        share = np.clip(shared**2 / (variance * own), 0.0, 1.0 - 1e-12)
+        gain = -np.log1p(-share)
+        score = gain / (cost + overhead) ** rho
+        score[(cost + overhead > left) | (used >= max_repeats)] = -np.inf
+        best = int(np.argmax(score))
+        if not np.isfinite(score[best]):
+            break
+        direction = covariance @ j[best]
+        covariance = covariance - np.outer(direction, direction) / own[best]
+        variance = float(g @ covariance @ g)
+        left -= cost[best] + overhead
+        used[best] += 1
+        picks.append(
+            Pick(
+                index=best,
+                sd_after=float(np.sqrt(max(variance, 0.0))),
+                gain=float(gain[best]),
+                score=float(score[best]),
+            )
+        )
+    return tuple(picks)
+
+
+def candidate_window(
+    N: FloatArray, D: FloatArray, C: FloatArray, *, max_flops: float, ratio: float
+) -> np.ndarray:
+    """Which candidates are inside the window where a law can be trusted, shape (m,), bool.
+
+    Args:
+        N: sizes, shape (m,).
+        D: tokens, shape (m,).
+        C: FLOPs, shape (m,).
+        max_flops: dearest admissible run.
+        ratio: current estimate of the optimal D/N.
+    """
+    r = np.asarray(D) / np.asarray(N)
+    low = max(RATIO_LIMITS[0], ratio / RATIO_WINDOW)
+    high = min(max(RATIO_LIMITS[1], 3 * ratio), ratio * RATIO_WINDOW)
+    return (max_flops * MIN_SHARE <= C) & (max_flops >= C) & (r >= low) & (r <= high)
+
+
+def preview(
+    design: Design, N: FloatArray, D: FloatArray, C: FloatArray, surface: Surface
+) -> dict[str, Any]:
+    """What a plan will know before any of it is run.
+
+    Args:
+        design: the problem, centred on the plan.
+        N: sizes of the planned runs, shape (m,).
+        D: tokens, shape (m,).
+        C: FLOPs, shape (m,).
+        surface: the law it is linearised at.
+
+    Returns:
+        `runs`, `flops`, `sd_ln_ratio`, `fold_range_95`, `expected_waste` (share of the target's
+        compute), `extrapolation`, `ratio_diversity`, `condition`, `efficiency` (least possible
+        variance at this spend over the plan's, candidates limited to the plan's own range).
+    """
+    N, D, C = (np.asarray(v, dtype=np.float64) for v in (N, D, C))
+    sd = design.sd_ln_ratio(N, D)
+    j = design.jacobian(N, D)
+    size = np.maximum(np.sqrt((j**2).sum(axis=0)), 1e-300)
+    singular = np.linalg.svd(j / size, compute_uv=False)
+    power = (D / N) ** -surface.beta
+    bound = elfving_sd(design, N, D, C, budget=float(C.sum()))
+    return {
+        "runs": len(N),
+        "flops": float(C.sum()),
+        "sd_ln_ratio": sd,
+        "fold_range_95": float(np.exp(2 * 1.96 * min(sd, 100.0))),
+        "expected_waste": (surface.alpha + surface.beta) * sd**2 / 8.0,
+        "extrapolation": design.target_flops / float(C.max()),
+        "ratio_diversity": float(np.mean(power**2) - np.mean(power) ** 2),
+        "condition": float((singular[0] / max(singular[-1], 1e-300)) ** 2),
+        "efficiency": float((bound / sd) ** 2) if np.isfinite(bound) else None,
+    }
+
+
+def elfving_sd(
+    design: Design, N: FloatArray, D: FloatArray, C: FloatArray, *, budget: float
+) -> float:
+    """Least sd of ln(D/N) that a budget can buy from these run types, in any repetition.
+
+    Minimises sum |z_i| subject to sum z_i j_i/sqrt(c_i) = g (a linear programme); the least
+    variance is sigma^2 (sum |z_i|)^2/budget. The prior is not used. NaN when g is out of reach.
+    """
+    points, first = np.unique(np.column_stack([N, D]), axis=0, return_index=True)
+    if len(points) < design.form.n_params:
+        return float("nan")
+    j = design.jacobian(points[:, 0], points[:, 1]) / np.sqrt(np.asarray(C)[first])[:, None]
+    scale = np.maximum(np.abs(j).max(axis=0), 1e-300)
+    g = design.gradient / scale
+    rows = (j / scale).T
+    unit = np.abs(rows).max()
+    solved = linprog(
+        np.ones(2 * len(points)), A_eq=np.hstack([rows, -rows]) / unit, b_eq=g, method="highs"
+    )
+    if not solved.success or solved.fun is None:
+        return float("nan")
+    return float(design.noise_sd * solved.fun / unit / np.sqrt(budget))

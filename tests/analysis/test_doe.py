@@ -1,0 +1,95 @@
+"""Designs: variance formulas, greedy picks, the least possible variance."""
+
+import numpy as np
+import pytest
+
+from analysis.doe import candidate_window, choose_runs, elfving_sd, make_design, preview
+from analysis.laws import SKALING
+
+
+def isoflop_runs(law, computes, sizes=7, reach=4.0):
+    N = np.concatenate(
+        [law.optimum(C).params * np.geomspace(1 / reach, reach, sizes) for C in computes]
+    )
+    C = np.repeat(np.asarray(computes, dtype=float), sizes)
+    return N, C / (6 * N), C
+
+
+def problem(law, **options):
+    N, D, C = isoflop_runs(law, [1e17, 10**17.5, 1e18, 10**18.5])
+    return make_design(law, target_flops=10**19.5, N=N, D=D, **options), (N, D), C
+
+
+def test_predicted_sd_matches_the_spread_of_simulated_fits(besiroglu):
+    from analysis.fit import fit_surface
+
+    design, (N, D), _ = problem(besiroglu, noise_sd=0.001)
+    rng = np.random.default_rng(0)
+    L = np.asarray(besiroglu.loss(N, D))
+    values = []
+    for _ in range(120):
+        noisy = L * np.exp(0.001 * rng.standard_normal(len(N)))
+        fit = fit_surface(N, D, noisy, huber_delta=np.inf)
+        values.append(np.log(fit.surface.optimum(10**19.5).tokens_per_parameter))
+    assert np.std(values) == pytest.approx(design.sd_ln_ratio(N, D), rel=0.2)
+
+
+def test_rank_one_updates_equal_the_covariance_computed_afresh(besiroglu):
+    design, (N, D), _ = problem(besiroglu, form=SKALING)
+    picks = choose_runs(design, (N[:14], D[:14]), (N[14:], D[14:]), count=5)
+    chosen = 14 + np.array([p.index for p in picks])
+    rows = np.concatenate([np.arange(14), chosen])
+    assert picks[-1].sd_after == pytest.approx(design.sd_ln_ratio(N[rows], D[rows]), rel=1e-9)
+
+
+def test_picks_do_not_depend_on_the_order_of_pending_runs(besiroglu):
+    design, (N, D), _ = problem(besiroglu)
+    one = choose_runs(design, (N[:10], D[:10]), (N, D), count=4)
+    two = choose_runs(design, (N[9::-1], D[9::-1]), (N, D), count=4)
+    assert [p.index for p in one] == [p.index for p in two]
+
+
+def test_a_dearer_budget_exponent_picks_cheaper_runs(besiroglu):
+    design, (N, D), C = problem(besiroglu)
+    start = (N[::3], D[::3])
+    greedy = choose_runs(design, start, (N, D), count=3, rho=1.0)
+    blind = choose_runs(design, start, (N, D), count=3, rho=0.0)
+    assert sum(C[p.index] for p in greedy) < sum(C[p.index] for p in blind)
+    assert blind[-1].sd_after < greedy[-1].sd_after
+
+
+def test_picks_stay_inside_the_budget(besiroglu):
+    design, (N, D), C = problem(besiroglu)
+    picks = choose_runs(design, (N, D), (N, D), count=50, budget=5e18, max_repeats=3)
+    assert 0 < sum(C[p.index] for p in picks) <= 5e18
+    assert choose_runs(design, (N, D), (N, D), count=3, budget=1.0) == ()
+
+
+def test_elfving_bound_is_below_every_design(besiroglu):
+    design, (N, D), C = problem(besiroglu)
+    assert elfving_sd(design, N, D, C, budget=C.sum()) <= design.sd_ln_ratio(N, D) * 1.02
+
+
+def test_preview_shows_a_narrow_grid_to_be_the_worst_design(besiroglu):
+    design, (N, D), C = problem(besiroglu)
+    wide = preview(design, N, D, C, besiroglu)
+    best = besiroglu.optimum(1e18)
+    n, d = (
+        v.ravel()
+        for v in np.meshgrid(
+            best.params * np.geomspace(0.42, 2.37, 6), best.tokens * np.geomspace(0.42, 2.37, 6)
+        )
+    )
+    lattice = make_design(besiroglu, target_flops=10**19.5, N=n, D=d)
+    narrow = preview(lattice, n, d, 6 * n * d, besiroglu)
+    assert narrow["sd_ln_ratio"] > 2 * wide["sd_ln_ratio"]
+    assert 0 < wide["efficiency"] <= 1.05
+    assert wide["extrapolation"] == pytest.approx(10.0)
+    assert wide["expected_waste"] == pytest.approx(0.7136 * wide["sd_ln_ratio"] ** 2 / 8, rel=1e-6)
+
+
+def test_the_window_keeps_cheap_and_extreme_runs_out():
+    N = np.array([1e8, 1e8, 1e8, 1e7])
+    D = np.array([2e9, 5e10, 1e7, 2e8])
+    keep = candidate_window(N, D, 6 * N * D, max_flops=1.2e18, ratio=20.0)
+    assert list(keep) == [True, False, False, False]
