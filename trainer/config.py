@@ -18,16 +18,20 @@ from trainer.shapes import ModelShape
 TRAINER_VERSION = 1
 """Raised whenever a change to the trainer changes losses beyond the last bits."""
 
-Schedule = Literal["cosine", "wsd"]
+Schedule = Literal["cosine", "wsd", "linear", "points"]
+Cooldown = Literal["sqrt", "linear"]
 Precision = Literal["fp32", "bf16"]
+OptimizerName = Literal["adamw", "adam", "muon"]
+Init = Literal["scaled", "gpt2", "truncated", "femto"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW and its numbers, resolved for this run."""
+    """The optimiser and its numbers, resolved for this run."""
 
-    name: Literal["adamw"] = "adamw"
-    """Optimiser; losses of different optimisers never share a fit."""
+    name: OptimizerName = "adamw"
+    """Optimiser; losses of different optimisers never share a fit. `adam` decays through the
+    gradient; `muon` updates the body's matrices and leaves the rest to AdamW."""
     learning_rate: float
     """Peak learning rate."""
     beta1: float = 0.9
@@ -40,6 +44,10 @@ class OptimizerConfig:
     """Decoupled decay of matrices; norms, biases and embeddings have none."""
     clip_norm: float = 1.0
     """Largest global gradient norm; 0 turns clipping off."""
+    decay_all: bool = False
+    """Whether norms, biases and embeddings are decayed too."""
+    momentum: float = 0.95
+    """`muon` only: decay of its momentum."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +55,18 @@ class ScheduleConfig:
     """Learning rate over the run, as a multiple of the peak."""
 
     name: Schedule = "cosine"
-    """`cosine`: warmup, then half a cosine to the floor. `wsd`: warmup, stable, cooldown."""
+    """`cosine`: warmup, then half a cosine to the floor. `wsd`: warmup, stable, cooldown.
+    `linear`: warmup, then a straight line to the floor. `points`: straight lines between knots."""
     warmup_steps: int = 0
     """Linear warmup, steps."""
     cooldown_steps: int = 0
-    """`wsd` only: length of the (1 - sqrt) cooldown, steps."""
+    """`wsd` only: length of the cooldown, steps."""
+    cooldown: Cooldown = "sqrt"
+    """`wsd` only: shape of the cooldown, 1 - sqrt(x) or 1 - x."""
+    decay_steps: int = 0
+    """`linear` only: length of the decay, steps, after which the floor holds; 0: to the end."""
+    points: tuple[tuple[int, float], ...] = ()
+    """`points` only: (step, multiple of the peak) at the knots, steps ascending."""
     floor: float = 0.0
     """Last multiple of the peak."""
 
@@ -76,6 +91,10 @@ class TrainConfig:
     """Optimiser and its numbers."""
     schedule: ScheduleConfig
     """Learning-rate schedule."""
+    init: Init = "scaled"
+    """Scheme of the initial weights."""
+    dropout: float = 0.0
+    """Share of activations dropped in training."""
     precision: Precision = "fp32"
     """Arithmetic of the forward and backward pass; evaluation is always fp32."""
     trainer_version: int = TRAINER_VERSION
@@ -107,7 +126,8 @@ class TrainConfig:
         record = dataclasses.asdict(self)
         if self.schedule.name == "wsd":
             del record["steps"], record["validation_tokens"]
-            del record["schedule"]["cooldown_steps"], record["schedule"]["floor"]
+            for name in ("cooldown_steps", "cooldown", "floor"):
+                del record["schedule"][name]
         return _digest(record)
 
     def to_json(self) -> str:
@@ -133,9 +153,14 @@ class TrainConfig:
         return cls(
             **{
                 **record,
-                "shape": ModelShape(**record["shape"]),
+                "shape": ModelShape.from_record(record["shape"]),
                 "optimizer": OptimizerConfig(**record["optimizer"]),
-                "schedule": ScheduleConfig(**record["schedule"]),
+                "schedule": ScheduleConfig(
+                    **{
+                        **record["schedule"],
+                        "points": tuple((s, m) for s, m in record["schedule"]["points"]),
+                    }
+                ),
             }
         )
 

@@ -7,8 +7,11 @@ costs twice the forward pass, so a weight that multiplies the token stream costs
     causal = 6 W +  6 L d_attn (T + 1)        (only the scores at or below the diagonal)
 
 with W the matrices of the body and the head, tied or not; the input embedding is a look-up and
-costs nothing. `exact` is the convention of PaLM (Chowdhery et al. 2022, arXiv 2204.02311,
-appendix B) and what `torch.utils.flop_counter` counts with unfused attention.
+costs nothing. Of a mixture, W counts the router and the experts that a token meets; in latent
+attention the 2 d_attn channels of a score and its value are h (d_content + d_rotary + d_value).
+
+`exact` is the convention of PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) and what
+`torch.utils.flop_counter` counts with unfused attention.
 """
 
 from __future__ import annotations
@@ -54,11 +57,11 @@ def training_flops_per_token(shape: ModelShape) -> FlopsPerToken:
     Grouped key/value heads save weights, not scores, so the attention term does not depend on
     `n_kv_head`.
     """
-    per_key = 6.0 * shape.n_layer * shape.d_attn
+    per_key = 6.0 * shape.n_layer * shape.score_channels
     return FlopsPerToken(
         matmul=6.0 * count_parameters(shape).matmul_active,
-        attention=2.0 * per_key * shape.context,
-        attention_causal=per_key * (shape.context + 1),
+        attention=per_key * shape.context,
+        attention_causal=per_key * (shape.context + 1) / 2,
     )
 
 

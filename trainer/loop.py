@@ -22,10 +22,10 @@ from trainer.shapes import count_parameters
 
 
 class Diverged(Exception):
-    """The training loss became non-finite."""
+    """A loss or a gradient became non-finite."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the training loss was {loss} at or before step {step}")
+    def __init__(self, step: int, what: str, value: float) -> None:
+        super().__init__(f"the {what} was {value} at or before step {step}")
         self.step = step
 
 
@@ -37,6 +37,8 @@ class Training:
         batches: the tokens of each step.
         device: where.
         backend: how attention is computed.
+        micro_batch_sequences: most sequences of one pass; 0: the whole batch. Halved when memory
+            does not suffice.
 
     Raises:
         AssertionError: when the built model has another size than `count_parameters` says.
@@ -49,32 +51,81 @@ class Training:
         *,
         device: torch.device,
         backend: Backend,
+        micro_batch_sequences: int = 0,
     ) -> None:
         self.config = config
         self.device = device
         self.step = 0
         self.learning_rate = 0.0
         self._batches = batches
-        self.model = Transformer(config.shape, seed=config.seed, backend=backend).to(device)
+        self.model = Transformer(
+            config.shape,
+            seed=config.seed,
+            backend=backend,
+            init=config.init,
+            dropout=config.dropout,
+        ).to(device)
         built = sum(p.numel() for p in self.model.parameters())
         assert built == count_parameters(config.shape).total, f"built {built} parameters"
         self._optimizer = Optimizer(self.model, config.optimizer)
         self._norm: Tensor | None = None
+        self.micro_batch = micro_batch_sequences or config.batch_sequences
+        self._mixtures = self.model.mixtures
+        self._load: Tensor | None = None
+        gumbel = any(mixture.sizes.gumbel > 0 for mixture in self._mixtures)
+        self._is_random = config.dropout > 0 or gumbel
         self._pending: list[Tensor] = []
         self._loss_sum, self._loss_count = 0.0, 0
 
     def advance(self) -> None:
-        """Do one optimiser step."""
+        """Do one optimiser step.
+
+        When the device runs out of memory the step is done again in micro-batches of half the
+        size; the batch stays what it was.
+
+        Raises:
+            torch.OutOfMemoryError: when not even one sequence fits.
+        """
         config = self.config
         ids = torch.from_numpy(self._batches.at(self.step)).to(self.device)
-        with self._precision():
-            loss = self.model.loss(ids[:, :-1], ids[:, 1:])
-        loss.backward()
-        rate = config.optimizer.learning_rate * multiplier(self.step, config.steps, config.schedule)
-        self._norm = self._optimizer.step(rate)
-        self.learning_rate = rate
-        self._pending.append(loss.detach())
+        while True:
+            try:
+                loss = self._accumulate(ids)
+                break
+            except torch.OutOfMemoryError:
+                if self.micro_batch == 1:
+                    raise
+                self._optimizer.flat_grad.zero_()
+                self.micro_batch = -(-self.micro_batch // 2)
+        self.learning_rate = config.optimizer.learning_rate * multiplier(
+            self.step, config.steps, config.schedule
+        )
+        self._norm = self._optimizer.step(self.learning_rate)
+        for mixture in self._mixtures:
+            self._load = mixture.load.clone() if self._load is None else self._load + mixture.load
+            mixture.balance()
+        self._pending.append(loss)
         self.step += 1
+
+    def _accumulate(self, ids: Tensor) -> Tensor:
+        """Add the gradients of a batch [B, T + 1], part by part; its mean loss."""
+        parts = ids.split(self.micro_batch)
+        total = None
+        for number, part in enumerate(parts):
+            if self._is_random:
+                # Noise is a function of (seed, step, part), so that no generator's state matters.
+                torch.manual_seed(_noise_seed(self.config.seed, self.step, number))
+            with self._precision():
+                loss = self.model.loss(part[:, :-1], part[:, 1:])
+            auxiliary = self.model.auxiliary_loss() if self._mixtures else None
+            objective = loss if auxiliary is None else loss + auxiliary
+            if len(parts) > 1:
+                share = len(part) / len(ids)
+                loss, objective = loss * share, objective * share
+            objective.backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
 
     def take_mean_loss(self) -> float:
         """Mean loss per step since the last call, nats per token.
@@ -101,11 +152,28 @@ class Training:
                 self._loss_count += 1
             self._pending.clear()
         if not math.isfinite(self._loss_sum):
-            raise Diverged(self.step, self._loss_sum)
+            raise Diverged(self.step, "training loss", self._loss_sum)
 
     def last_grad_norm(self) -> float | None:
-        """Global gradient norm of the last step before clipping; None when clipping is off."""
-        return None if self._norm is None else float(self._norm)
+        """Global gradient norm of the last step before clipping; None when clipping is off.
+
+        Raises:
+            Diverged: when it is not finite.
+        """
+        if self._norm is None:
+            return None
+        norm = float(self._norm)
+        if not math.isfinite(norm):
+            raise Diverged(self.step, "gradient norm", norm)
+        return norm
+
+    def take_router_load(self) -> float | None:
+        """Load of the busiest expert over the mean one since the last call; None if dense."""
+        if self._load is None:
+            return None
+        ratio = float(self._load.max() / self._load.mean())
+        self._load = None
+        return ratio
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on.
@@ -120,6 +188,7 @@ class Training:
             "optimizer": self._optimizer.state_dict(),
             "loss_sum": self._loss_sum,
             "loss_count": self._loss_count,
+            "load": self._load,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -128,9 +197,15 @@ class Training:
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self._loss_sum, self._loss_count = state["loss_sum"], state["loss_count"]
+        self._load = state["load"]
         self._pending.clear()
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+
+def _noise_seed(seed: int, step: int, part: int) -> int:
+    # Distinct for any two steps of a run and any two of its first 4,096 parts.
+    return (seed * 1_000_000_007 + step * 4096 + part) % 2**63

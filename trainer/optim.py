@@ -19,7 +19,7 @@ _ALIGNMENT = 16
 """Each tensor starts at a multiple of this many floats (64 bytes), as torch's own would."""
 
 
-def is_decayed(name: str, parameter: nn.Parameter) -> bool:
+def is_decayed(name: str, parameter: Tensor) -> bool:
     """Whether weight decay applies: matrices yes; embeddings, positions, norms and biases no.
 
     A tied head is the embedding and has none.
@@ -28,44 +28,40 @@ def is_decayed(name: str, parameter: nn.Parameter) -> bool:
 
 
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) with clipping over a model's parameters.
+    """Clipping and the update of a model's parameters.
 
-    Decay is decoupled and multiplied by the learning rate of the step, as in torch. The model's
-    parameters are moved into the flat array, so it must be on its device before.
+    `adamw` is Loshchilov & Hutter 2019 (arXiv 1711.05101): the decay is decoupled and multiplied
+    by the learning rate of the step, as in torch. `adam` is Kingma & Ba 2015 (arXiv 1412.6980)
+    with the decay in the gradient. `muon` (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982)
+    updates the matrices of the blocks by their orthogonalised momentum, scaled so that the same
+    learning rate suits both, and leaves the rest to AdamW.
+
+    The model's parameters are moved into the flat array, so it must be on its device before.
 
     Args:
         model: its parameters must be fp32.
-        config: the optimiser's numbers.
+        config: the optimiser's name and numbers.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         self._clip_norm = config.clip_norm
-        named = list(model.named_parameters())
-        decayed = [p for n, p in named if is_decayed(n, p)]
-        plain = [p for n, p in named if not is_decayed(n, p)]
-        border = sum(map(_padded, decayed))
-        size = border + sum(map(_padded, plain))
-        self.flat = torch.zeros(size, device=named[0][1].device)
+        by_group: dict[str, list[nn.Parameter]] = {"muon": [], "decayed": [], "plain": []}
+        for name, parameter in model.named_parameters():
+            by_group[_group(name, parameter, config)].append(parameter)
+        parameters = [p for group in by_group.values() for p in group]
+        self.flat = torch.zeros(sum(map(_padded, parameters)), device=parameters[0].device)
         self.flat_grad = torch.zeros_like(self.flat)
+        leaves: dict[str, nn.Parameter] = {}
         place = 0
-        for parameter in (*decayed, *plain):
-            _move(parameter, self.flat, self.flat_grad, place)
-            place += _padded(parameter)
-        groups: list[dict[str, Any]] = [
-            {"params": [_leaf(self.flat[:border], self.flat_grad[:border])]},
-            {
-                "params": [_leaf(self.flat[border:], self.flat_grad[border:])],
-                "weight_decay": 0.0,
-            },
-        ]
-        self._adamw = torch.optim.AdamW(
-            groups,
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        for name, group in by_group.items():
+            start = place
+            for parameter in group:
+                _move(parameter, self.flat, self.flat_grad, place)
+                place += _padded(parameter)
+            leaves[name] = _leaf(self.flat[start:place], self.flat_grad[start:place])
+        self._parts: dict[str, torch.optim.Optimizer] = {"adam": _adam(leaves, config)}
+        if by_group["muon"]:
+            self._parts["muon"] = _muon(by_group["muon"], config)
 
     def step(self, learning_rate: float) -> Tensor | None:
         """Clip the gradients, update the parameters, clear the gradients.
@@ -81,20 +77,64 @@ class Optimizer:
             norm = torch.linalg.vector_norm(self.flat_grad)
             # The same 1e-6 as torch's clip_grad_norm_, so that a zero gradient stays zero.
             self.flat_grad.mul_((self._clip_norm / (norm + 1e-6)).clamp_(max=1.0))
-        for group in self._adamw.param_groups:
-            group["lr"] = learning_rate
-        self._adamw.step()
+        for part in self._parts.values():
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
         self.flat_grad.zero_()
         return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Moments and step counts."""
-        return self._adamw.state_dict()
+        return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to an earlier state; gradients are cleared."""
-        self._adamw.load_state_dict(state)
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
         self.flat_grad.zero_()
+
+
+def _group(name: str, parameter: Tensor, config: OptimizerConfig) -> str:
+    if config.name == "muon" and name.startswith("blocks.") and parameter.ndim >= 2:
+        return "muon"
+    return "decayed" if config.decay_all or is_decayed(name, parameter) else "plain"
+
+
+def _adam(leaves: dict[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": [leaves["decayed"]]},
+        {"params": [leaves["plain"]], "weight_decay": 0.0},
+    ]
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(
+        groups,
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def _muon(matrices: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    leaves = []
+    for parameter in matrices:
+        assert parameter.grad is not None
+        # Experts are stacked in one tensor; each of their matrices is updated by itself.
+        planes = zip(
+            parameter.data.view(-1, *parameter.shape[-2:]),
+            parameter.grad.view(-1, *parameter.shape[-2:]),
+            strict=True,
+        )
+        leaves += [_leaf(values, grad) for values, grad in planes]
+    return torch.optim.Muon(
+        leaves,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        adjust_lr_fn="match_rms_adamw",
+    )
 
 
 def _padded(parameter: nn.Parameter) -> int:

@@ -118,7 +118,13 @@ class _Run:
             batch_sequences=config.batch_sequences,
             seed=config.seed,
         )
-        self.training = Training(config, batches, device=self.device, backend=chosen.attention)
+        self.training = Training(
+            config,
+            batches,
+            device=self.device,
+            backend=chosen.attention,
+            micro_batch_sequences=options.micro_batch_sequences,
+        )
         self.before = bills.read(out_dir / "attempts.json")
         self.executed = 0
         self.train_s = 0.0
@@ -191,7 +197,7 @@ class _Run:
         training = self.training
         tokens = training.step * self.config.batch_tokens
         loss = training.take_mean_loss()
-        return {
+        line: Line = {
             "step": training.step,
             "tokens": tokens,
             "flops": tokens * self.flops_per_token,
@@ -201,6 +207,9 @@ class _Run:
             "tokens_per_s": tokens_per_s,
             "time": time.time(),
         }
+        if (load := training.take_router_load()) is not None:
+            line["router_load"] = load
+        return line
 
     def finish(self) -> RunResult:
         """Evaluate the trained model on the held-out tokens."""
@@ -209,7 +218,7 @@ class _Run:
             self.training.model, self.data.validation, count=config.validation_tokens
         )
         if not math.isfinite(held_out.loss):
-            raise Diverged(config.steps, held_out.loss)
+            raise Diverged(config.steps, "held-out loss", held_out.loss)
         bytes_per_token = manifest.validation_bytes / manifest.validation_tokens
         bpb = bits_per_byte(held_out.loss, tokens=1.0, text_bytes=bytes_per_token)
         self.record_validation(held_out.loss, bpb)

@@ -6,7 +6,9 @@ is the s-th update; warmup gives it (s + 1) / warmup_steps, so no update is wast
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 from trainer.config import ScheduleConfig
 
@@ -15,8 +17,10 @@ def multiplier(step: int, steps: int, schedule: ScheduleConfig) -> float:
     """Learning rate of one update as a multiple of the peak.
 
     `cosine` is warmup and half a cosine to the floor at the last update (Loshchilov & Hutter 2017,
-    arXiv 1608.03983). `wsd` is warmup, stable, and a cooldown 1 - sqrt(x) to the floor (Haegele et
-    al. 2024, arXiv 2405.18392), where x runs over (0, 1] in `cooldown_steps` updates.
+    arXiv 1608.03983). `wsd` is warmup, stable, and a cooldown 1 - sqrt(x), or 1 - x, to the floor
+    (Haegele et al. 2024, arXiv 2405.18392), where x runs over (0, 1] in `cooldown_steps` updates.
+    `linear` is warmup and a straight line that reaches the floor after `decay_steps`, or at the
+    last update. `points` are straight lines between knots, constant before and after them.
 
     Args:
         step: index of the update, from 0.
@@ -27,19 +31,37 @@ def multiplier(step: int, steps: int, schedule: ScheduleConfig) -> float:
         ValueError: when the schedule does not fit into the run.
     """
     check_schedule(steps, schedule)
-    if step < schedule.warmup_steps:
-        return (step + 1) / schedule.warmup_steps
+    done = step + 1
+    if schedule.name == "points":
+        return _between(done, schedule.points)
+    if done < schedule.warmup_steps:
+        return done / schedule.warmup_steps
+    return schedule.floor + (1.0 - schedule.floor) * _share_left(done, steps, schedule)
+
+
+def _share_left(done: int, steps: int, schedule: ScheduleConfig) -> float:
+    """How much of the way down to the floor is left after some updates, in [0, 1]."""
+    after_warmup = done - schedule.warmup_steps
     if schedule.name == "cosine":
-        span = steps - schedule.warmup_steps
-        cosine = 0.5 * (
-            1.0 + math.cos(math.pi * min(1.0, (step + 1 - schedule.warmup_steps) / span))
-        )
-        return schedule.floor + (1.0 - schedule.floor) * cosine
-    start = steps - schedule.cooldown_steps
-    if step < start:
-        return 1.0
-    x = min(1.0, (step + 1 - start) / schedule.cooldown_steps)
-    return schedule.floor + (1.0 - schedule.floor) * (1.0 - math.sqrt(x))
+        x = _ratio(after_warmup, steps - schedule.warmup_steps)
+        return 0.5 * (1.0 + math.cos(math.pi * x))
+    if schedule.name == "linear":
+        x = _ratio(after_warmup, schedule.decay_steps or steps - schedule.warmup_steps)
+        return 1.0 - x
+    x = _ratio(done - (steps - schedule.cooldown_steps), schedule.cooldown_steps)
+    return 1.0 - (math.sqrt(x) if schedule.cooldown == "sqrt" else x)
+
+
+def _ratio(part: int, whole: int) -> float:
+    """Part / whole, held in [0, 1]; 0 where nothing has begun."""
+    return min(1.0, part / whole) if part > 0 and whole > 0 else 0.0
+
+
+def _between(step: int, points: Sequence[tuple[int, float]]) -> float:
+    for (start, low), (end, high) in itertools.pairwise(points):
+        if start <= step <= end:
+            return low + (high - low) * (step - start) / (end - start)
+    return points[0][1] if step < points[0][0] else points[-1][1]
 
 
 def check_schedule(steps: int, schedule: ScheduleConfig) -> None:
@@ -57,3 +79,9 @@ def check_schedule(steps: int, schedule: ScheduleConfig) -> None:
         )
     if not 0.0 <= schedule.floor <= 1.0:
         raise ValueError(f"floor must lie in [0, 1] (a multiple of the peak), got {schedule.floor}")
+    if schedule.name == "points":
+        knots = [step for step, _ in schedule.points]
+        if not knots or any(a >= b for a, b in itertools.pairwise(knots)):
+            raise ValueError(f"points must be (step, multiple) with ascending steps, got {knots}")
+        if knots[0] > steps:
+            raise ValueError(f"the first point must lie within the {steps} steps, got {knots[0]}")

@@ -83,7 +83,9 @@ def test_gradients_below_the_clipping_norm_are_left_alone() -> None:
     optimizer = Optimizer(model, OptimizerConfig(learning_rate=1e-3, clip_norm=1.0))
     model.blocks[0].attention.out.weight.grad[0, 0] = 0.5
     seen = []
-    optimizer._adamw.register_step_pre_hook(lambda *_: seen.append(optimizer.flat_grad.max()))
+    optimizer._parts["adam"].register_step_pre_hook(
+        lambda *_: seen.append(optimizer.flat_grad.max())
+    )
     assert optimizer.step(1e-3) == 0.5
     assert seen == [0.5]
 

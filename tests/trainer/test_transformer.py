@@ -241,7 +241,7 @@ def test_rotation_keeps_norms_and_scores_depend_on_distance_only() -> None:
     generator = torch.Generator().manual_seed(0)
     one = torch.randn(2, 1, 1, 16, generator=generator, dtype=torch.float64)
     q, k = one.expand(2, 64, 1, 16)
-    turned_q, turned_k = (rotate(x, cos, sin)[:, 0] for x in (q, k))
+    turned_q, turned_k = (rotate(x, cos, sin, layout="half")[:, 0] for x in (q, k))
     # The angles' cosines and sines are fp32 numbers, so norms hold to their rounding.
     assert (turned_q.norm(dim=-1) - q[:, 0].norm(dim=-1)).abs().max() < 1e-6
     scores = turned_q @ turned_k.T

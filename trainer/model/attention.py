@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.model.norm import RMSNorm
 from trainer.model.position import rotary_tables, rotate
 from trainer.shapes import ModelShape
 
@@ -25,6 +26,25 @@ Backend = Literal["explicit", "block", "sdpa"]
 
 BLOCK_ROWS = 64
 """Query rows of a block; 32 to 128 were within 10 % of each other for T = 128 to 512."""
+
+
+class LayerCache:
+    """What one layer remembers of earlier positions while text is generated."""
+
+    def __init__(self) -> None:
+        self.parts: tuple[Tensor, ...] | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions remembered."""
+        return 0 if self.parts is None else self.parts[0].shape[1]
+
+    def extend(self, *new: Tensor) -> tuple[Tensor, ...]:
+        """Append positions (dimension 1) and return everything remembered."""
+        if self.parts is not None:
+            new = tuple(torch.cat(pair, dim=1) for pair in zip(self.parts, new, strict=True))
+        self.parts = new
+        return new
 
 
 class CausalAttention(nn.Module):
@@ -41,41 +61,120 @@ class CausalAttention(nn.Module):
         self.n_head, self.n_kv_head, self.d_head = shape.n_head, shape.n_kv_head, shape.d_head
         self.backend = backend
         heads = shape.n_head + 2 * shape.n_kv_head
-        self.qkv = nn.Linear(shape.d_model, heads * shape.d_head, bias=shape.bias)
+        self.qkv = nn.Linear(shape.d_model, heads * shape.d_head, bias=shape.has_qkv_bias)
         self.out = nn.Linear(shape.d_attn, shape.d_model, bias=shape.bias)
         self.rotary = shape.position == "rotary"
+        self.layout = shape.rotary_layout
         if self.rotary:
-            cos, sin = rotary_tables(shape.context, shape.d_head)
-            self.register_buffer("cos", cos, persistent=False)
-            self.register_buffer("sin", sin, persistent=False)
+            _register_angles(self, shape.context, shape.d_head)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, T, d] to [B, T, d]; position t sees positions up to t."""
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """Map [B, T, d] to [B, T, d]; position t sees positions up to t.
+
+        With a cache, `x` holds the positions that follow the remembered ones.
+        """
         batch, length, _ = x.shape
         heads = self.qkv(x).view(batch, length, -1, self.d_head)  # [B, T, h + 2g, d_h]
+        past = 0 if cache is None else cache.length
         if self.rotary:
             turned = self.n_head + self.n_kv_head
-            q_and_k = rotate(heads[:, :, :turned], self.cos[:length], self.sin[:length])
+            angles = self.cos[past : past + length], self.sin[past : past + length]
+            q_and_k = rotate(heads[:, :, :turned], *angles, layout=self.layout)
             heads = torch.cat((q_and_k, heads[:, :, turned:]), dim=2)
-        q, k, v = heads.transpose(1, 2).split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)
+        q, k, v = heads.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=2)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         mixed = attend(q, k, v, backend=self.backend)  # [B, h, T, d_h]
         return self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+class LatentCausalAttention(nn.Module):
+    """Multi-head latent attention (DeepSeek-AI 2024, arXiv 2405.04434, equations 9 to 19).
+
+    Queries: x -> latent -> norm -> per head [content | rotary]. Keys and values: x -> latent ->
+    norm -> per head [content | value]; the rotary key comes straight from x, one for all heads.
+    A cache holds the normalised latent and the turned rotary key.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, shape: ModelShape, *, backend: Backend) -> None:
+        super().__init__()
+        latent = shape.latent
+        assert latent is not None
+        self.sizes, self.n_head, self.backend = latent, shape.n_head, backend
+        d, h = shape.d_model, shape.n_head
+        d_key = latent.d_content + latent.d_rotary
+        if latent.q_latent is None:
+            self.q_up = nn.Linear(d, h * d_key, bias=False)
+        else:
+            self.q_down = nn.Linear(d, latent.q_latent, bias=False)
+            self.q_norm = RMSNorm(latent.q_latent)
+            self.q_up = nn.Linear(latent.q_latent, h * d_key, bias=False)
+        self.kv_down = nn.Linear(d, latent.kv_latent + latent.d_rotary, bias=False)
+        self.kv_norm = RMSNorm(latent.kv_latent)
+        self.kv_up = nn.Linear(
+            latent.kv_latent, h * (latent.d_content + latent.d_value), bias=False
+        )
+        self.out = nn.Linear(h * latent.d_value, d, bias=False)
+        self.layout = shape.rotary_layout
+        _register_angles(self, shape.context, latent.d_rotary)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """Map [B, T, d] to [B, T, d], as `CausalAttention.forward`."""
+        batch, length, _ = x.shape
+        sizes, h = self.sizes, self.n_head
+        past = 0 if cache is None else cache.length
+        angles = self.cos[past : past + length], self.sin[past : past + length]
+        query = x if sizes.q_latent is None else self.q_norm(self.q_down(x))
+        query = self.q_up(query).view(batch, length, h, -1)
+        q_content, q_rotary = query.split((sizes.d_content, sizes.d_rotary), dim=-1)
+        q_rotary = rotate(q_rotary, *angles, layout=self.layout)
+        latent, k_rotary = self.kv_down(x).split((sizes.kv_latent, sizes.d_rotary), dim=-1)
+        latent = self.kv_norm(latent)
+        k_rotary = rotate(k_rotary[:, :, None], *angles, layout=self.layout)[:, :, 0]
+        if cache is not None:
+            latent, k_rotary = cache.extend(latent, k_rotary)
+        kv = self.kv_up(latent).view(batch, latent.shape[1], h, -1)
+        k_content, v = kv.split((sizes.d_content, sizes.d_value), dim=-1)
+        k = torch.cat((k_content, k_rotary[:, :, None].expand(-1, -1, h, -1)), dim=-1)
+        q = torch.cat((q_content, q_rotary), dim=-1)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        mixed = attend(q, k, v, backend=self.backend)  # [B, h, T, d_v]
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+def _register_angles(module: nn.Module, context: int, d_rotary: int) -> None:
+    cos, sin = rotary_tables(context, d_rotary)
+    module.register_buffer("cos", cos, persistent=False)
+    module.register_buffer("sin", sin, persistent=False)
+
+
+def make_attention(
+    shape: ModelShape, *, backend: Backend
+) -> CausalAttention | LatentCausalAttention:
+    """Build the attention that a shape names."""
+    kind = CausalAttention if shape.latent is None else LatentCausalAttention
+    return kind(shape, backend=backend)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend) -> Tensor:
     """Causal softmax(q k^T / sqrt(d_h)) v.
 
     Args:
-        q: [B, h, T, d_h].
-        k: [B, g, T, d_h], g dividing h; a key head serves h / g neighbouring query heads.
-        v: [B, g, T, d_v].
+        q: [B, h, T, d_h]; with fewer positions than `k` it holds the last ones.
+        k: [B, g, S, d_h], g dividing h; a key head serves h / g neighbouring query heads.
+        v: [B, g, S, d_v].
         backend: which implementation; all agree to rounding.
 
     Returns:
         [B, h, T, d_v].
     """
     scale = 1.0 / math.sqrt(q.shape[-1])
-    if backend == "sdpa":
+    square = q.shape[2] == k.shape[2]
+    if backend == "sdpa" and square:
         grouped = q.shape[1] != k.shape[1]
         return F.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, enable_gqa=grouped
@@ -84,10 +183,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend) -> Tensor:
     if repeats > 1:
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
     batch, heads, length, _ = q.shape
-    q, k, v = (x.reshape(batch * heads, length, x.shape[-1]) for x in (q, k, v))
+    q, k, v = (x.reshape(batch * heads, x.shape[2], x.shape[3]) for x in (q, k, v))
     # Autocast would widen the softmax and narrow it again; these products take what they are given.
     with torch.autocast(q.device.type, enabled=False):
-        if backend == "explicit":
+        if backend == "explicit" or not square:
             mixed = _explicit(q, k, v, scale)
         else:
             mixed = _BlockCausal.apply(q, k, v, scale)
@@ -96,7 +195,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend) -> Tensor:
 
 def _explicit(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     scores = torch.bmm(q, k.transpose(1, 2)) * scale
-    weights = (scores + _causal_mask(0, q.shape[1], q.dtype, q.device)).softmax(-1)
+    mask = _causal_mask(k.shape[1] - q.shape[1], k.shape[1], q.dtype, q.device)
+    weights = (scores + mask).softmax(-1)
     return torch.bmm(weights, v)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.shapes import RotaryLayout
+
 ROTARY_BASE = 10_000.0
 """Base of the rotary wavelengths (Su et al. 2021, arXiv 2104.09864, section 3.2.2)."""
 
@@ -28,42 +30,52 @@ def rotary_tables(context: int, d_head: int, *, base: float = ROTARY_BASE) -> tu
     return angle.cos(), angle.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel i together with channel i + d_h / 2 (the half-split layout of Llama).
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, layout: RotaryLayout) -> Tensor:
+    """Turn pairs of channels by their position's angles.
 
     Args:
         x: [..., T, heads, d_h].
         cos: [T, d_h / 2].
         sin: [T, d_h / 2].
+        layout: which channels are a pair: i and i + d_h / 2 (`half`), or 2 i and 2 i + 1
+            (`interleaved`).
 
     Returns:
         As `x`; at least fp32 inside, then back to the type of `x`.
     """
-    return _Rotate.apply(x, cos[:, None, :], sin[:, None, :])
+    return _Rotate.apply(x, cos[:, None, :], sin[:, None, :], layout)
 
 
 class _Rotate(torch.autograd.Function):
     """The rotation in four operations; its backward pass is the rotation by the opposite angle."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: RotaryLayout) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin, sign=1.0)
+        ctx.layout = layout
+        return _turned(x, cos, sin, layout, sign=1.0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, sin, sign=-1.0), None, None
+        return _turned(grads[0], cos, sin, ctx.layout, sign=-1.0), None, None, None
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, *, sign: float) -> Tensor:
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, layout: RotaryLayout, *, sign: float) -> Tensor:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    first, second = wide.chunk(2, dim=-1)
     out = torch.empty_like(wide, memory_format=torch.contiguous_format)
-    turned_first, turned_second = out.chunk(2, dim=-1)
+    first, second = _pairs(wide, layout)
+    turned_first, turned_second = _pairs(out, layout)
     torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-sign)
     torch.mul(second, cos, out=turned_second).addcmul_(first, sin, value=sign)
     return out.to(x.dtype)
+
+
+def _pairs(x: Tensor, layout: RotaryLayout) -> tuple[Tensor, Tensor]:
+    if layout == "interleaved":
+        return x[..., 0::2], x[..., 1::2]
+    first, second = x.chunk(2, dim=-1)
+    return first, second
 
 
 def sinusoids(context: int, d_model: int, *, base: float = ROTARY_BASE) -> Tensor:

@@ -5,37 +5,47 @@ Shapes: B sequences, T positions, d width, V vocabulary.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.model.attention import Backend, CausalAttention
-from trainer.model.feedforward import FeedForward
+from trainer.config import Init
+from trainer.model.attention import Backend, LayerCache, make_attention
+from trainer.model.feedforward import MixtureOfExperts, make_feed_forward
+from trainer.model.initial import initialise
 from trainer.model.loss import head_loss
 from trainer.model.norm import make_norm
 from trainer.model.position import sinusoids
 from trainer.shapes import ModelShape
 
-INIT_STD = 0.02
-"""Standard deviation of embeddings and of the head (Radford et al. 2019)."""
-
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)) (pre-norm, Radford et al. 2019)."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)) (pre-norm, Radford et al. 2019).
 
-    def __init__(self, shape: ModelShape, *, backend: Backend) -> None:
+    With `residual = normed` both sums continue from norm(x) instead of x.
+    """
+
+    def __init__(self, shape: ModelShape, *, backend: Backend, dropout: float) -> None:
         super().__init__()
         self.attention_norm = make_norm(shape.norm, shape.d_model)
-        self.attention = CausalAttention(shape, backend=backend)
+        self.attention = make_attention(shape, backend=backend)
         self.feed_forward_norm = make_norm(shape.norm, shape.d_model)
-        self.feed_forward = FeedForward(shape)
+        self.feed_forward = make_feed_forward(shape, dropout=dropout)
+        self.from_normed = shape.residual == "normed"
+        self.dropout = dropout
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """Map [B, T, d] to [B, T, d]."""
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        normed = self.attention_norm(x)
+        x = (normed if self.from_normed else x) + self.dropped(self.attention(normed, cache))
+        normed = self.feed_forward_norm(x)
+        return (normed if self.from_normed else x) + self.dropped(self.feed_forward(normed))
+
+    def dropped(self, x: Tensor) -> Tensor:
+        """Dropout in training, where there is any."""
+        return F.dropout(x, self.dropout, self.training) if self.dropout > 0 else x
 
 
 class Transformer(nn.Module):
@@ -43,13 +53,23 @@ class Transformer(nn.Module):
 
     Args:
         shape: what to build.
-        seed: of the initial weights, which depend on nothing else.
+        seed: of the initial weights, which depend on nothing else but `init`.
         backend: how attention is computed; it changes no more than the last bits.
+        init: scheme of the initial weights.
+        dropout: of both sub-layers' outputs and of the dense feed-forward's hidden layer.
     """
 
     sinusoids: Tensor
 
-    def __init__(self, shape: ModelShape, *, seed: int, backend: Backend = "sdpa") -> None:
+    def __init__(
+        self,
+        shape: ModelShape,
+        *,
+        seed: int,
+        backend: Backend = "sdpa",
+        init: Init = "scaled",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.shape = shape
         self.embedding = nn.Parameter(torch.empty(shape.vocab_size, shape.d_model))
@@ -58,31 +78,49 @@ class Transformer(nn.Module):
         if shape.position == "sinusoidal":
             table = sinusoids(shape.context, shape.d_model)
             self.register_buffer("sinusoids", table, persistent=False)
-        self.blocks = nn.ModuleList(Block(shape, backend=backend) for _ in range(shape.n_layer))
+        self.blocks = nn.ModuleList(
+            Block(shape, backend=backend, dropout=dropout) for _ in range(shape.n_layer)
+        )
         self.norm = make_norm(shape.norm, shape.d_model)
         if not shape.tied_head:
             self.head = nn.Parameter(torch.empty(shape.vocab_size, shape.d_model))
-        initialise(self, seed=seed)
+        self.head_bias = None
+        if shape.head_bias:
+            self.head_bias = nn.Parameter(torch.empty(shape.vocab_size))
+        initialise(self, n_layer=shape.n_layer, seed=seed, scheme=init)
 
     @property
     def head_weight(self) -> Tensor:
         """The head's matrix [V, d]: the embedding's own when tied."""
         return self.embedding if self.shape.tied_head else self.head
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """Final normalised states [B, T, d] of token ids [B, T]."""
+    @property
+    def mixtures(self) -> list[MixtureOfExperts]:
+        """The layers with routed experts; empty for a dense model."""
+        layers = [block.feed_forward for block in self.blocks]
+        return [layer for layer in layers if isinstance(layer, MixtureOfExperts)]
+
+    def hidden(self, tokens: Tensor, caches: Sequence[LayerCache] | None = None) -> Tensor:
+        """Final normalised states [B, T, d] of token ids [B, T].
+
+        Args:
+            tokens: [B, T].
+            caches: one per layer when generating; `tokens` follow the remembered positions.
+        """
+        past = 0 if caches is None else caches[0].length
+        places = slice(past, past + tokens.shape[1])
         x = F.embedding(tokens, self.embedding)
         if self.shape.position == "learned":
-            x = x + self.positions[: tokens.shape[1]]
+            x = x + self.positions[places]
         elif self.shape.position == "sinusoidal":
-            x = x + self.sinusoids[: tokens.shape[1]]
-        for block in self.blocks:
-            x = block(x)
+            x = x + self.sinusoids[places]
+        for layer, block in enumerate(self.blocks):
+            x = block(x, None if caches is None else caches[layer])
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of final states [..., d]."""
-        return F.linear(hidden, self.head_weight)
+        return F.linear(hidden, self.head_weight, self.head_bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits [B, T, V] of token ids [B, T]."""
@@ -96,30 +134,12 @@ class Transformer(nn.Module):
             targets: [B, T]; targets[:, t] is the token that follows tokens[:, t].
         """
         hidden = self.hidden(tokens).flatten(0, 1)
-        return head_loss(hidden, self.head_weight, None, targets.flatten())
+        return head_loss(hidden, self.head_weight, self.head_bias, targets.flatten())
 
-
-def initialise(model: Transformer, *, seed: int) -> None:
-    """Draw the initial weights from one seeded generator, in the order of the parameters.
-
-    Embeddings and head are normal with `INIT_STD`, so the first logits are small and the first
-    loss is close to ln V. Linear weights are normal with 1 / sqrt(fan_in), which equals 0.02 at
-    width 2,500 and keeps narrow models trainable; the two that write into the residual stream are
-    smaller by sqrt(2 L), so that its variance does not grow with depth (Radford et al. 2019).
-    Biases are 0, norm gains 1.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    residual = 1.0 / math.sqrt(2.0 * model.shape.n_layer)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif parameter.ndim < 2:
-                parameter.fill_(1.0)
-            elif name in ("embedding", "positions", "head"):
-                parameter.normal_(0.0, INIT_STD, generator=generator)
-            else:
-                std = 1.0 / math.sqrt(parameter.shape[1])
-                if name.endswith(("attention.out.weight", "feed_forward.down.weight")):
-                    std *= residual
-                parameter.normal_(0.0, std, generator=generator)
+    def auxiliary_loss(self) -> Tensor | None:
+        """Weighted auxiliary losses of the last training pass, mean over layers; None if none."""
+        mixtures = [m for m in self.mixtures if m.sizes.balance == "auxiliary"]
+        if not mixtures:
+            return None
+        rate = mixtures[0].sizes.balance_rate
+        return rate * torch.stack([m.auxiliary_loss for m in mixtures]).mean()

@@ -1,0 +1,105 @@
+"""Initial weights, drawn from one seeded generator in the order of the parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config import Init
+
+STD = 0.02
+"""Standard deviation of embeddings and of the head (Radford et al. 2019)."""
+
+_CUT = 3.0
+"""Standard deviations at which the truncated normal is cut."""
+
+# Standard deviation of a standard normal cut at +-3, by which the uncut one must be wider.
+_CUT_STD = math.sqrt(
+    1.0
+    - 2.0
+    * _CUT
+    * math.exp(-_CUT * _CUT / 2.0)
+    / math.sqrt(2.0 * math.pi)
+    / math.erf(_CUT / math.sqrt(2.0))
+)
+
+_LOOKUPS = ("embedding", "positions", "head")
+_INTO_STREAM = (
+    "attention.out.weight",
+    "feed_forward.down.weight",
+    "feed_forward.down",
+    "feed_forward.shared.down.weight",
+)
+
+
+def initialise(model: nn.Module, *, n_layer: int, seed: int, scheme: Init) -> None:
+    """Draw all weights; the first logits are small, so the first loss is close to ln V.
+
+    Embeddings, positions and head are normal with 0.02, biases 0 and norm gains 1. Matrices:
+
+    - `scaled`: normal with 1 / sqrt(fan_in), which equals 0.02 at width 2,500 and keeps narrow
+      models trainable; those that write into the residual stream are smaller by sqrt(2 L), so
+      that its variance does not grow with depth (Radford et al. 2019).
+    - `gpt2`: normal with 0.02, into the stream smaller by sqrt(2 L).
+    - `truncated`: truncated normal with standard deviation sqrt(2 / (fan_in + fan_out)) (Glorot &
+      Bengio 2010), cut at three standard deviations.
+    - `femto`: normal with 0.02, and norm gains too are normal with 0.02 (the femtoGPT
+      experiments).
+
+    Args:
+        model: its parameters are overwritten.
+        n_layer: L.
+        seed: of the generator.
+        scheme: which of the above.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            _draw(name, parameter, n_layer, scheme, generator)
+
+
+def _draw(
+    name: str, parameter: Tensor, n_layer: int, scheme: Init, generator: torch.Generator
+) -> None:
+    if name.endswith(("bias", "mean")):
+        parameter.zero_()
+    elif parameter.ndim < 2:
+        if scheme == "femto" and name.endswith("norm.weight"):
+            parameter.normal_(0.0, STD, generator=generator)
+        else:
+            parameter.fill_(1.0)
+    elif name in _LOOKUPS:
+        parameter.normal_(0.0, STD, generator=generator)
+    else:
+        fan_out, fan_in = parameter.shape[-2:]
+        shrink = 1.0 / math.sqrt(2.0 * n_layer) if name.endswith(_INTO_STREAM) else 1.0
+        draw = _MATRICES[scheme]
+        draw(parameter, fan_in, fan_out, shrink, generator)
+
+
+def _scaled(x: Tensor, fan_in: int, fan_out: int, shrink: float, g: torch.Generator) -> None:
+    x.normal_(0.0, shrink / math.sqrt(fan_in), generator=g)
+
+
+def _gpt2(x: Tensor, fan_in: int, fan_out: int, shrink: float, g: torch.Generator) -> None:
+    x.normal_(0.0, shrink * STD, generator=g)
+
+
+def _femto(x: Tensor, fan_in: int, fan_out: int, shrink: float, g: torch.Generator) -> None:
+    x.normal_(0.0, STD, generator=g)
+
+
+def _truncated(x: Tensor, fan_in: int, fan_out: int, shrink: float, g: torch.Generator) -> None:
+    std = math.sqrt(2.0 / (fan_in + fan_out)) / _CUT_STD
+    nn.init.trunc_normal_(x, 0.0, std, -_CUT * std, _CUT * std, generator=g)
+
+
+_MATRICES: dict[Init, Callable[[Tensor, int, int, float, torch.Generator], None]] = {
+    "scaled": _scaled,
+    "gpt2": _gpt2,
+    "truncated": _truncated,
+    "femto": _femto,
+}
