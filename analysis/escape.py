@@ -31,14 +31,19 @@ _LATEX = {
 _UNSUPERSCRIPT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _SUPERSCRIPTS = re.compile("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]|~$@#])")
-_MARKDOWN_START = re.compile(r"^(\d*)([-+=.)])")
+_MARKDOWN_START = re.compile(r"^(?=[-+=])|^\d+(?=[.)](?:\s|$))")
 _BARE_ADDRESS = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
+_UNPRINTABLE = re.compile(
+    "[\\s\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+"
+)
+
+
 def one_line(text: object) -> str:
-    """Text with every run of white space and control characters made one space."""
-    return re.sub(r"[\s\x00-\x1f\x7f\u2028\u2029]+", " ", str(text)).strip()
+    """Text without line breaks, control characters, turned writing or what UTF-8 cannot hold."""
+    return _UNPRINTABLE.sub(" ", str(text)).strip()
 
 
 def markdown(text: object) -> str:
@@ -46,7 +51,7 @@ def markdown(text: object) -> str:
     escaped = _MARKDOWN.sub(r"\\\1", one_line(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # A list, a heading's underline and a number with a dot are marks at the start of a line only.
-    escaped = _MARKDOWN_START.sub(r"\1\\\2", escaped)
+    escaped = _MARKDOWN_START.sub(lambda found: found.group() + "\\", escaped)
     return _BARE_ADDRESS.sub(lambda found: "\\" + found.group(), escaped)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from analysis.cost import CostCurve, read_cost
+from analysis.escape import one_line
 from analysis.laws import FloatArray, Surface
 from analysis.published import BYTES_PER_BPE_TOKEN
 from analysis.sweep_facts import SweepFacts
@@ -295,14 +296,14 @@ def _runs(table: LossTable, sweep: SweepFacts | None) -> tuple[Run, ...]:
         trial_id = str(given) if isinstance(given, str) and given else f"row {number}"
         runs.append(
             Run(
-                trial_id=trial_id,
-                label=str(labels.get(trial_id, trial_id)),
-                level=str(row.get("level") or ""),
+                trial_id=one_line(trial_id),
+                label=one_line(labels.get(trial_id, trial_id)),
+                level=one_line(row.get("level") or ""),
                 params=_number(row.get(column)),
                 tokens=_number(row.get("tokens")),
                 flops=_number(row.get("flops")),
                 loss=_number(row.get("loss")),
-                excluded=str(row.get("excluded") or ""),
+                excluded=one_line(row.get("excluded") or ""),
                 row={str(k): v for k, v in row.items()},
                 number=number,
             )
@@ -322,7 +323,7 @@ def _level(record: Mapping[str, Any]) -> Level:
     numbers = tuple(_number(curve.get(n)) for n in ("p", "q", "c", "x0"))
     drawn = (numbers[0], numbers[1], numbers[2], numbers[3])
     return Level(
-        name=str(record.get("level", "")),
+        name=one_line(record.get("level", "")),
         flops=_number(record.get("flops")),
         accepted=bool(record.get("accepted")),
         reason=str(record.get("reason") or ""),

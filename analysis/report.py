@@ -92,18 +92,20 @@ def _contents(
     pictures = draw_pictures(evidence, curves)
     rendered = {p.slug: render(p) for p in pictures}
     drawings = {slug: r.inline for slug, r in rendered.items()}
-    files = {
-        "report.html": html_page(story, pictures, drawings, has_sweep=sweep is not None).encode(),
-        "report.md": markdown_page(story, pictures).encode(),
-        "fit.json": fit_json(fit).encode(),
-        "losses.csv": losses_csv(table).encode(),
-        "table.tex": tables_tex(story).encode(),
-        "references.bib": BIBTEX.encode(),
+    texts = {
+        "report.html": html_page(story, pictures, drawings, has_sweep=sweep is not None),
+        "report.md": markdown_page(story, pictures),
+        "fit.json": fit_json(fit),
+        "losses.csv": losses_csv(table),
+        "table.tex": tables_tex(story),
+        "references.bib": BIBTEX,
+        **{f"{_FIGURES}/{p.slug}.csv": picture_csv(p) for p in pictures},
     }
+    # Half a surrogate pair in a run's name has no UTF-8: it is written out, not refused.
+    files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     for p in pictures:
         files[f"{_FIGURES}/{p.slug}.png"] = rendered[p.slug].png
         files[f"{_FIGURES}/{p.slug}.svg"] = rendered[p.slug].svg
-        files[f"{_FIGURES}/{p.slug}.csv"] = picture_csv(p).encode()
     return files
 
 

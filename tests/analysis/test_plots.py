@@ -1,0 +1,314 @@
+"""Pictures: ticks and labels that can be read, colours told apart, every point named."""
+
+import itertools
+import re
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.answer import fit_table
+from analysis.evidence import gather
+from analysis.plot_style import (
+    BLUE,
+    DARK,
+    DASHES,
+    GREEN,
+    INK,
+    MARKERS,
+    MUTED,
+    PAPER,
+    PURPLE,
+    RAMP,
+    RAMP_DARK,
+    VERMILION,
+    log_ticks,
+    padded,
+    spread_labels,
+)
+from analysis.plots import draw_pictures
+from analysis.published import BESIROGLU, PUBLISHED
+from analysis.svg import render, theme_css
+from analysis.sweep_facts import CurvePoint, SweepFacts
+from analysis.table import read_rows
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def frame(computes=(1e18, 1e19, 1e20), sizes=5, *, reach=4.0, noise=0.002, levels=True):
+    rng = np.random.default_rng(3)
+    rows = []
+    for level, flops in enumerate(computes):
+        for N in BESIROGLU.optimum(flops).params * np.geomspace(1 / reach, reach, sizes):
+            D = flops / (6 * N)
+            loss = float(BESIROGLU.loss(N, D)) * float(np.exp(noise * rng.standard_normal()))
+            rows.append({"params_total": N, "tokens": D, "flops": flops, "loss": loss})
+            if levels:
+                rows[-1] |= {"level": level, "trial_id": f"t{len(rows)}"}
+    return pd.DataFrame(rows)
+
+
+def evidence_of(rows, *, target=1e21, sweep=None):
+    table = read_rows(rows)
+    fit = fit_table(table, target_flops=target, resamples=40).to_dict()
+    return gather(fit, table, sweep)
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    rows = frame()
+    rows.loc[3, "excluded"] = "diverged"
+    rows.loc[3, "loss"] = 9.0
+    rows["excluded"] = rows["excluded"].fillna("")
+    return evidence_of(rows)
+
+
+@pytest.fixture(scope="module")
+def pictures(evidence):
+    points = [CurvePoint(step=s, tokens=s * 1e6, flops=s * 1e16, loss=9 / s) for s in range(1, 400)]
+    return {p.slug: p for p in draw_pictures(evidence, {"t1": points, "t2": points[:1]})}
+
+
+def words_of(picture):
+    root = ET.fromstring(render(picture).svg)
+    return ["".join(t.itertext()) for t in root.iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (2.8e3, 9e4),
+        (1e4, 2e4),
+        (1.0e4, 1.3e4),
+        (1.1e11, 1.9e11),
+        (1e11, 1e12),
+        (1e18, 1e25),
+        (3, 4),
+    ],
+)
+def test_ticks_are_few_round_and_inside_at_any_span(low, high):
+    ticks = log_ticks(low, high)
+    assert 3 <= len(ticks) <= 9
+    assert ticks == sorted(ticks)
+    assert all(low * 0.99 <= t <= high * 1.01 for t in ticks)
+    assert all(float(f"{t:.2e}") == pytest.approx(t) for t in ticks)
+
+
+def test_a_range_without_width_still_gets_an_axis():
+    low, high = padded([1e11, 1e11])
+    assert low < 1e11 < high
+    assert len(log_ticks(low, high)) >= 3
+
+
+def test_labels_are_moved_apart_in_their_order_and_stay_inside():
+    places, heights = [0.5, 0.5, 0.52, 0.98, 0.0], [0.05, 0.1, 0.05, 0.05, 0.05]
+    moved = spread_labels(places, heights, low=0.0, high=1.0)
+    order = np.argsort(moved)
+    for below, above in itertools.pairwise(order):
+        assert moved[above] - moved[below] >= (heights[below] + heights[above]) / 2 - 1e-4
+    assert all(h / 2 - 1e-9 <= m <= 1 - h / 2 + 1e-9 for m, h in zip(moved, heights, strict=True))
+    assert list(order) == [4, 0, 1, 2, 3]
+
+
+def test_labels_that_cannot_fit_share_the_room():
+    moved = spread_labels([0.5] * 30, [0.1] * 30, low=0.0, high=1.0)
+    assert np.allclose(np.diff(sorted(moved)), 1 / 30, atol=1e-6)
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colour", [BLUE, VERMILION, GREEN, PURPLE, INK, MUTED, *RAMP])
+def test_every_colour_of_a_line_stands_out_from_white_paper(colour):
+    assert contrast(colour, PAPER) >= 3.0
+
+
+@pytest.mark.parametrize(
+    "colour", [*(DARK[c] for c in (BLUE, VERMILION, GREEN, PURPLE, INK, MUTED)), *RAMP_DARK]
+)
+def test_every_colour_of_a_line_stands_out_on_a_dark_page(colour):
+    assert contrast(colour, DARK[PAPER]) >= 3.0
+
+
+def simulated(colour, kind):
+    """A colour as seen without one kind of cone (Viénot, Brettel and Mollon 1999)."""
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    matrix = {
+        "protan": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+        "deutan": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+    }[kind]
+    return np.clip(np.array(matrix) @ linear, 0, 1) ** (1 / 2.2)
+
+
+@pytest.mark.parametrize("kind", ["protan", "deutan"])
+def test_the_named_colours_differ_for_colour_blind_readers(kind):
+    seen = [simulated(c, kind) for c in (BLUE, VERMILION, GREEN, INK)]
+    for one, other in itertools.combinations(seen, 2):
+        assert np.linalg.norm(one - other) > 0.15
+
+
+def test_the_ramp_of_compute_is_ordered_in_grey_too():
+    for ramp in (RAMP, RAMP_DARK):
+        assert len(set(ramp)) == len(ramp)
+        assert [luminance(c) for c in ramp] == sorted(luminance(c) for c in ramp)
+
+
+def test_levels_and_lines_are_told_apart_without_colour():
+    assert len(set(MARKERS)) == len(MARKERS) >= 9
+    assert len({str(d) for d in DASHES}) == len(DASHES) >= 4
+
+
+@pytest.mark.parametrize(
+    ("slug", "labels"),
+    [
+        ("isoflop", ["Parameters N (total)", "Held-out loss (nats/token)"]),
+        ("surface", ["Parameters N (total)", "Training tokens D"]),
+        ("scaling", ["Training compute C (FLOPs)", "Held-out loss (nats/token)"]),
+        ("ratio", ["Training compute C (FLOPs)", "Tokens per parameter D/N"]),
+        ("waste", ["Compute wasted (%)"]),
+        ("residuals", ["Parameters N", "Measured over fitted loss (%)"]),
+        ("training", ["Training loss (nats/token)"]),
+    ],
+)
+def test_axes_name_their_quantity_and_unit(pictures, slug, labels):
+    words = words_of(pictures[slug])
+    for label in labels:
+        assert label in words
+
+
+def test_the_ratio_picture_marks_target_sample_and_landmarks(pictures):
+    words = " ".join(words_of(pictures["ratio"]))
+    for word in ("target", "compute sampled", "Hoffmann 1, 2 (20)", "Besiroglu", "this sweep"):
+        assert word in words
+
+
+def test_every_run_is_a_named_point_and_excluded_ones_are_hollow(pictures, evidence):
+    for slug in ("isoflop", "surface", "scaling", "ratio"):
+        picture = pictures[slug]
+        names = [name.text for group in picture.names.values() for name in group]
+        assert len(names) == len(evidence.runs)
+        root = ET.fromstring(render(picture).svg)
+        titles = [t.text for t in root.iter(f"{SVG}title")]
+        assert sorted(titles) == sorted(names)
+        (out,) = [g for g in root.iter(f"{SVG}g") if re.search(r"-out$", g.get("id", ""))]
+        drawn = [e for e in out.iter() if e.tag in (f"{SVG}use", f"{SVG}path") and e.get("style")]
+        assert all("fill: none" in e.get("style") for e in drawn)
+        assert any("left out: diverged" in name for name in names)
+
+
+def test_a_run_above_the_chart_is_drawn_at_its_edge_and_said(pictures):
+    assert any("1 run above the chart" in w for w in words_of(pictures["isoflop"]))
+
+
+def test_the_frontier_is_dashed_beyond_the_largest_run(pictures):
+    ax = pictures["scaling"].figure.axes[0]
+    lines = [line for line in ax.lines if line.get_color() == VERMILION]
+    solid, dashed = sorted(lines, key=lambda line: line.get_xdata()[0])
+    assert solid.get_linestyle() == "-"
+    assert dashed.get_linestyle() == "--"
+    assert solid.get_xdata()[-1] <= 1.03e20
+    assert dashed.get_xdata()[-1] == pytest.approx(1e21)
+
+
+def test_the_waste_curve_agrees_with_the_near_optimal_bands(evidence):
+    for name, share in (("waste_1pct", 0.01), ("waste_5pct", 0.05)):
+        band = np.array(evidence.answer.near_optimal[name])
+        assert evidence.waste(band) == pytest.approx([share, share], rel=1e-6)
+    assert evidence.waste(np.array([evidence.answer.tokens_per_parameter])) == pytest.approx(0)
+
+
+def test_doubling_the_ratio_wastes_about_four_per_cent():
+    """(alpha + beta) (ln 2)^2 / 8 for Chinchilla's exponents."""
+    found = evidence_of(frame(noise=0.0))
+    waste = found.waste(np.array([2 * found.answer.tokens_per_parameter]))[0]
+    assert waste == pytest.approx(0.042, abs=0.003)
+
+
+def test_a_frontier_between_rows_passes_through_them(evidence):
+    inside = [r for r in evidence.frontier if r.flops != 3e20]
+    flops = np.array([r.flops for r in inside])
+    assert evidence.along_frontier("params", flops) == pytest.approx([r.params for r in inside])
+
+
+def test_the_same_figure_gives_the_same_bytes_and_no_metadata(evidence):
+    first, second = (draw_pictures(evidence, {})[1] for _ in range(2))
+    one, other = render(first), render(second)
+    assert one == other
+    assert b"metadata" not in one.svg
+    assert b"Matplotlib" not in one.png
+    assert one.png[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_drawing_leaves_matplotlib_s_settings_as_they_were(evidence):
+    before = dict(mpl.rcParams)
+    render(draw_pictures(evidence, {})[0])
+    assert dict(mpl.rcParams) == before
+
+
+def test_an_inline_picture_follows_the_page_s_colours_and_keeps_names_literal(evidence):
+    picture = draw_pictures(evidence, {})[1]
+    inline = render(picture).inline
+    assert not re.findall(r'style="[^"]*#[0-9a-f]{6}', inline)
+    light, dark = theme_css()
+    used = set(re.findall(r"var\((--\w+)\)", inline))
+    for rules in (light, dark):
+        assert used <= {r.split(":")[0] for r in rules.split(";")}
+
+
+def test_a_byte_model_s_landmarks_are_turned_into_bytes():
+    facts = SweepFacts(name="s", tokenizer="byte", bytes_per_token=1.0)
+    found = evidence_of(frame(), sweep=facts)
+    picture = next(p for p in draw_pictures(found, {}) if p.slug == "ratio")
+    words = " ".join(words_of(picture))
+    assert "20 bytes" in words
+    assert "80 bytes" in words
+    assert "a byte is about a quarter of a BPE token" in picture.caption
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        frame(levels=False),
+        frame((1e18,), 5),
+        frame((1e18, 2e18), 2),
+        frame(tuple(np.geomspace(1e17, 1e21, 14)), 4),
+        frame((1e18,), 1),
+    ],
+    ids=["no levels", "one level", "tiny", "many levels", "one run"],
+)
+def test_any_table_can_be_drawn(rows):
+    found = evidence_of(rows)
+    for picture in draw_pictures(found, {}):
+        assert render(picture).png
+        assert picture.alt
+        assert all(len(r) == len(picture.columns) for r in picture.cells())
+
+
+def test_text_from_a_table_never_enters_a_drawing():
+    rows = frame()
+    rows["level"] = rows["level"].map({0: "$\\frac", 1: "<b>", 2: "\u6f22"})
+    rows["trial_id"] = "漢$x$" + rows["trial_id"]
+    found = evidence_of(rows)
+    for picture in draw_pictures(found, {}):
+        assert "frac" not in " ".join(words_of(picture))
+
+
+def test_published_laws_give_their_papers_numbers():
+    ratios = {law.name: law.ratio for law in PUBLISHED}
+    assert ratios["Hoffmann 1, 2 (20)"](1e21) == 20.0
+    assert ratios["Hoffmann 3"](5.76e23) == pytest.approx(58.9, abs=0.1)
+    assert ratios["Besiroglu"](1e19) == pytest.approx(24.2, abs=0.1)
+    assert ratios["Besiroglu"](1e21) == pytest.approx(21.6, abs=0.1)
+    small, large = ratios["Kaplan"](1e19), ratios["Kaplan"](1e21)
+    assert np.log(large / small) / np.log(100) == pytest.approx(-0.46)
