@@ -398,7 +398,7 @@ def _read_budget(path: Path, *, run: dict[str, str] | None = None) -> tuple[Budg
         ) from None
     budget = parse_budget(text, file=str(path))
     if run:
-        record = budget.model_dump()
+        record = budget.model_dump(mode="json")
         record["run"] |= run
         try:
             budget = type(budget).model_validate(record)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.budget import Budget
+from orchestrator.budget import Budget, Data
 from orchestrator.errors import BadInput, Fault
 from trainer.data.errors import DataError
 from trainer.data.facts import DataFacts, facts, require
@@ -86,6 +86,7 @@ def prepare_data(
 
 def fault_of(error: DataError) -> Fault:
     """A data error as a fault of the budget."""
+    place = f"data.{error.place}" if error.place in Data.model_fields else error.place
     return Fault(
-        code=CODE, rule=f"{error.message} ({error.rule})", place=error.place, remedy=error.remedy
+        code=CODE, rule=f"{error.message} ({error.rule})", place=place, remedy=error.remedy
     )

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 _NUMBER = r"([-+]?(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.?inf|\.?nan)"
 _QUANTITY = re.compile(_NUMBER + r"\s*([A-Za-z]*)")
@@ -53,7 +53,7 @@ def parse_seconds(value: object) -> float:
         ValueError: when it has no unit, or is not a duration.
     """
     text = str(value).strip()
-    if isinstance(value, bool) or not isinstance(value, str):
+    if not isinstance(value, str):
         raise ValueError(f"must be a duration with its unit such as 24h, 90min or 2d, got {value}")
     parts = _DURATION_PART.findall(text)
     if not parts or _DURATION_PART.sub("", text).strip():
@@ -132,5 +132,9 @@ Count = Annotated[float, BeforeValidator(lambda value: _positive(parse_count(val
 """A positive count, written as a number or with a suffix."""
 Flops = Annotated[float, BeforeValidator(lambda value: _positive(parse_flops(value)))]
 """A positive amount of compute in FLOPs."""
-Seconds = Annotated[float, BeforeValidator(lambda value: _positive(parse_seconds(value)))]
+Seconds = Annotated[
+    float,
+    BeforeValidator(lambda value: _positive(parse_seconds(value))),
+    PlainSerializer(lambda value: f"{value:g}s", when_used="json"),
+]
 """A positive duration in seconds, written with its unit."""

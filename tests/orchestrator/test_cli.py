@@ -1,0 +1,209 @@
+"""The command as a person meets it: help, errors with places, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
+GOLDEN = Path(__file__).parent / "golden"
+VERBS = (
+    "init", "check", "plan", "run", "status", "fit", "report", "plot", "ui", "doctor", "version",
+)  # fmt: skip
+
+
+def sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"},
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_that_says_what_it_does(verb: str, tmp_path: Path) -> None:
+    done = sweep(verb, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+    assert len(done.stdout.splitlines()) > 6
+
+
+BAD_FILES = {
+    "unknown_key": "name: x\nbudget: {flops: 1e13}\ndesing: {sizes: 5}\n",
+    "misspelt_key": "name: x\nbudget: {flosp: 1e13}\n",
+    "duplicate_key": "name: x\nbudget: {flops: 1e13}\nname: y\n",
+    "wrong_type": "name: x\nbudget: {flops: [1]}\ndesign: {sizes: many}\n",
+    "negative_budget": "name: x\nbudget: {flops: -1e18}\n",
+    "infinite_budget": "name: x\nbudget: {flops: .inf}\n",
+    "too_small": "name: x\nbudget: {flops: 1e6}\nmodel: {context: 128}\n",
+    "missing_corpus": "name: x\nbudget: {flops: 1e13}\ndata: {corpus: nowhere/text.txt}\n",
+    "empty_corpus": "name: x\nbudget: {flops: 1e13}\ndata: {corpus: empty.txt}\n",
+    "short_corpus": "name: x\nbudget: {flops: 1e13}\ndata: {corpus: short.txt}\n",
+    "overlap": "name: x\nbudget: {flops: 1e13}\ndata: {corpus: long.txt, validation: long.txt}\n",
+    "unknown_tokenizer": "name: x\nbudget: {flops: 1e13}\ndata: {tokenizer: byt}\n",
+    "heads": "name: x\nbudget: {flops: 1e13}\n"
+    "model: {shapes: [{d_model: 100, n_layer: 2, n_head: 8}]}\n",
+    "many_faults": "name: a b\nbudget: {flops: -1, gpu_hours: 2}\nmodle: {}\n"
+    "training: {learning_rate: steplw, warmup_fraction: 2}\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_budgets_get_the_error_on_record(name: str, tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(BAD_FILES[name])
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "short.txt").write_text("too short\n")
+    (tmp_path / "long.txt").write_text("".join(f"line {i} of a long text\n" for i in range(9000)))
+    done = sweep("check", "b.yaml", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    found = done.stderr.replace(str(tmp_path), "FOLDER")
+    golden = GOLDEN / f"error_{name}.txt"
+    if "UPDATE_GOLDEN" in os.environ:
+        golden.write_text(found)
+    assert found == golden.read_text()
+    again = sweep("run", "b.yaml", "-y", "--json", cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert not (tmp_path / "outputs" / "x").exists()
+
+
+BAD_TABLES = {
+    "missing_column": "width,seen,L\n1,2,3\n",
+    "bad_cells": "params,tokens,loss\n1e6,2e7,3.1\n1e6,4e7,nan\n-5,4e7,2.9\n2e6,4e7,\"2,31\"\n",
+    "empty": "",
+    "header_only": "params,tokens,loss\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_bad_tables_get_the_error_on_record(name: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(BAD_TABLES[name])
+    done = sweep("fit", "--table", "t.csv", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    golden = GOLDEN / f"table_{name}.txt"
+    if "UPDATE_GOLDEN" in os.environ:
+        golden.write_text(done.stderr)
+    assert done.stderr == golden.read_text()
+
+
+def test_a_missing_budget_file_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
+    (tmp_path / "budget.yaml").write_text("name: x\n")
+    done = sweep("plan", "budgt.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean `budget.yaml`?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("plan",), 2, "Missing argument"),
+        (("no-such-verb",), 2, "No such command"),
+        (("status", "nothing"), 2, "no sweep of this name"),
+        (("fit",), 2, "needs a sweep or --table"),
+        (("fit", "--table", "none.csv"), 2, "the table must exist"),
+        (("check",), 2, "needs a budget file or --schema"),
+        (("ui",), 2, "there are none yet"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_what_to_do(
+    arguments: tuple[str, ...], code: int, words: str, tmp_path: Path
+) -> None:
+    done = sweep(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_init_writes_a_budget_that_plans_and_never_replaces_a_file(tmp_path: Path) -> None:
+    assert sweep("init", cwd=tmp_path).returncode == 0
+    planned = sweep("plan", "budget.yaml", "--json", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    document = json.loads(planned.stdout)
+    assert document["schema"] == "sweep.plan/1"
+    assert document["levels"]
+    again = sweep("init", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "does not replace a file" in again.stderr
+
+
+def test_a_plan_writes_nothing_and_imports_neither_torch_nor_ray(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['sweep', 'plan', sys.argv[1]]\n"
+        "from orchestrator.cli import app\n"
+        "app(standalone_mode=False)\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'datasets', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(SWEEPS / "quickstart.yaml")],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Level 1" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_defaults_prints_a_budget_that_means_the_same(tmp_path: Path) -> None:
+    from orchestrator.budget import parse_budget
+
+    path = SWEEPS / "quickstart.yaml"
+    done = sweep("plan", str(path), "--show-defaults", cwd=tmp_path)
+    assert done.returncode == 0
+    assert parse_budget(done.stdout).digest == parse_budget(path.read_text()).digest
+
+
+def test_check_prints_the_schema_for_editors(tmp_path: Path) -> None:
+    schema = json.loads(sweep("check", "--schema", cwd=tmp_path).stdout)
+    assert schema["title"] == "Isosweep budget"
+
+
+def test_doctor_and_version_answer_in_json(tmp_path: Path) -> None:
+    report = json.loads(sweep("doctor", "--json", cwd=tmp_path).stdout)
+    assert report["schema"] == "sweep.doctor/1"
+    assert {finding["what"] for finding in report["findings"]} >= {"Python", "torch", "ray", "memory"}
+    assert json.loads(sweep("version", "--json", cwd=tmp_path).stdout)["versions"]["torch"]
+
+
+def test_a_published_table_gives_the_published_optimum_through_the_command(
+    tmp_path: Path,
+) -> None:
+    table = Path(__file__).resolve().parents[3] / "shared/data/laws/epoch_chinchilla.csv"
+    if not table.exists():
+        pytest.skip("shared/data/laws/epoch_chinchilla.csv is not here")
+    done = sweep(
+        "fit", "--table", str(table), "--map", "excluded=excluded_by_epoch", "--map", "params=N",
+        "--map", "tokens=D", "--huber-delta", "1e-3", "--target-flops", "5.76e23", "--json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    fit = json.loads(done.stdout)
+    assert fit["n_points"] == 240
+    assert fit["laws"]["chinchilla"]["objective"] <= 0.0010184
+    assert fit["laws"]["chinchilla"]["huber_delta"] == 1e-3
+    assert fit["optimum"][0]["flops"] == 5.76e23
+    assert fit["optimum"][0]["tokens_per_parameter"] == pytest.approx(17.9, abs=0.3)
+
+
+def test_any_table_with_three_columns_is_fitted_and_reported(tmp_path: Path) -> None:
+    rows = ["size,seen,nats"]
+    for n in (1e7, 3e7, 1e8, 3e8, 1e9):
+        for ratio in (5, 20, 80):
+            d = ratio * n
+            rows.append(f"{n},{d},{1.8 + 480 * n**-0.35 + 2100 * d**-0.37}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    done = sweep(
+        "fit", "--table", "t.csv", "--map", "params=size", "--map", "tokens=seen",
+        "--map", "loss=nats", "--target-flops", "1e21", "--report", "out", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "tokens per parameter" in done.stdout
+    assert (tmp_path / "out" / "report.html").is_file()
