@@ -22,6 +22,8 @@ class Attempts:
     """How many times it was started."""
     steps_executed: int = 0
     """Optimiser steps really executed, replayed ones included."""
+    prefix_steps: int = 0
+    """Steps taken from the store of prefixes instead of being executed."""
     wall_s: float = 0.0
     """Seconds spent."""
     notes: tuple[str, ...] = ()

@@ -59,9 +59,15 @@ class NoGoodCheckpoint(Exception):
 
 
 def save(
-    folder: Path, state: dict[str, Any], *, step: int, owner: str, environment: dict[str, str]
+    folder: Path,
+    state: dict[str, Any],
+    *,
+    step: int,
+    owner: str,
+    environment: dict[str, str],
+    kept: int | None = KEPT,
 ) -> Manifest:
-    """Write a checkpoint and drop all but the newest `KEPT`.
+    """Write a checkpoint and drop all but the newest.
 
     Args:
         folder: created when missing.
@@ -69,6 +75,7 @@ def save(
         step: optimiser steps done.
         owner: identity of what was trained.
         environment: recorded beside it.
+        kept: how many checkpoints the folder may hold; None for any number.
 
     Raises:
         OSError: when the disk is full or not writable; older checkpoints are untouched.
@@ -87,7 +94,7 @@ def save(
     write_atomically(_data_path(folder, step), data)
     text = json.dumps(asdict(manifest), indent=2, sort_keys=True)
     write_atomically(_manifest_path(folder, step), text.encode())
-    for old in steps(folder)[:-KEPT]:
+    for old in steps(folder)[:-kept] if kept else ():
         # The manifest goes first: data without one is never looked at.
         _manifest_path(folder, old).unlink(missing_ok=True)
         _data_path(folder, old).unlink(missing_ok=True)
@@ -99,17 +106,30 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.json"))
 
 
+def read_manifest(folder: Path, step: int) -> Manifest:
+    """Read what a checkpoint says about itself, without its data.
+
+    Raises:
+        NoGoodCheckpoint: when that cannot be read.
+    """
+    path = _manifest_path(folder, step)
+    try:
+        return Manifest(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise NoGoodCheckpoint(f"{_data_path(folder, step)}: unreadable ({error})") from error
+
+
 def load(folder: Path, step: int, *, owner: str) -> Loaded:
     """Read one checkpoint and verify it.
 
     Raises:
         NoGoodCheckpoint: saying what is wrong with it.
     """
-    data_path, manifest_path = _data_path(folder, step), _manifest_path(folder, step)
+    data_path = _data_path(folder, step)
+    manifest = read_manifest(folder, step)
     try:
-        manifest = Manifest(**json.loads(manifest_path.read_bytes()))
         data = data_path.read_bytes()
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
         raise NoGoodCheckpoint(f"{data_path}: unreadable ({error})") from error
     if len(data) != manifest.size:
         raise NoGoodCheckpoint(f"{data_path}: {len(data)} bytes where {manifest.size} were written")

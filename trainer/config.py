@@ -181,6 +181,10 @@ class RunOptions:
     """Number of lines in `metrics.jsonl`, evenly spaced over the steps."""
     micro_batch_sequences: int = 0
     """Sequences per forward pass; 0: the whole batch at once."""
+    prefix_dir: Path | None = None
+    """Store of the training prefixes that `wsd` runs share; None: each run trains all its steps."""
+    prefix_steps: tuple[int, ...] = ()
+    """Steps at which shorter runs of the same trajectory will branch off: kept in the store too."""
 
 
 def _digest(record: dict[str, Any]) -> str:

@@ -25,12 +25,12 @@ class Diverged(Exception):
     """A loss or a gradient became non-finite."""
 
     def __init__(self, step: int, what: str, value: float) -> None:
-        super().__init__(f"the {what} was {value} at or before step {step}")
+        super().__init__(f"the {what} was {value} at step {step}")
         self.step = step
 
 
 class Training:
-    """A run in progress: model, optimiser, step, and the losses since the last logged point.
+    """A run in progress: model, optimiser, step, and the loss of every step so far.
 
     Args:
         config: what to train.
@@ -56,7 +56,6 @@ class Training:
         self.config = config
         self.device = device
         self.step = 0
-        self.learning_rate = 0.0
         self._batches = batches
         self.model = Transformer(
             config.shape,
@@ -68,14 +67,14 @@ class Training:
         built = sum(p.numel() for p in self.model.parameters())
         assert built == count_parameters(config.shape).total, f"built {built} parameters"
         self._optimizer = Optimizer(self.model, config.optimizer)
-        self._norm: Tensor | None = None
         self.micro_batch = micro_batch_sequences or config.batch_sequences
         self._mixtures = self.model.mixtures
         self._load: Tensor | None = None
         gumbel = any(mixture.sizes.gumbel > 0 for mixture in self._mixtures)
         self._is_random = config.dropout > 0 or gumbel
-        self._pending: list[Tensor] = []
-        self._loss_sum, self._loss_count = 0.0, 0
+        self.losses: list[float] = []
+        self.grad_norms: list[float] = []
+        self._pending: list[tuple[Tensor, Tensor]] = []
 
     def advance(self) -> None:
         """Do one optimiser step.
@@ -97,14 +96,12 @@ class Training:
                     raise
                 self._optimizer.flat_grad.zero_()
                 self.micro_batch = -(-self.micro_batch // 2)
-        self.learning_rate = config.optimizer.learning_rate * multiplier(
-            self.step, config.steps, config.schedule
-        )
-        self._norm = self._optimizer.step(self.learning_rate)
+        rate = config.optimizer.learning_rate * multiplier(self.step, config.steps, config.schedule)
+        norm = self._optimizer.step(rate)
         for mixture in self._mixtures:
             self._load = mixture.load.clone() if self._load is None else self._load + mixture.load
             mixture.balance()
-        self._pending.append(loss)
+        self._pending.append((loss, loss.new_zeros(()) if norm is None else norm))
         self.step += 1
 
     def _accumulate(self, ids: Tensor) -> Tensor:
@@ -127,45 +124,33 @@ class Training:
         assert total is not None
         return total
 
-    def take_mean_loss(self) -> float:
-        """Mean loss per step since the last call, nats per token.
+    def read_losses(self) -> None:
+        """Bring the losses and gradient norms of the latest steps to `losses` and `grad_norms`.
 
         Raises:
-            Diverged: when it is not finite.
+            Diverged: when one of them is not finite.
         """
-        self.check_finite()
-        mean = self._loss_sum / self._loss_count
-        self._loss_sum, self._loss_count = 0.0, 0
-        return mean
+        if not self._pending:
+            return
+        first = len(self.losses)
+        losses, norms = (
+            torch.stack(column).tolist() for column in zip(*self._pending, strict=True)
+        )
+        self._pending.clear()
+        self.losses += losses
+        self.grad_norms += norms
+        for number, (loss, norm) in enumerate(zip(losses, norms, strict=True), start=first + 1):
+            if not math.isfinite(loss):
+                raise Diverged(number, "training loss", loss)
+            if not math.isfinite(norm):
+                raise Diverged(number, "gradient norm", norm)
 
-    def check_finite(self) -> None:
-        """Fold the pending losses into the sum.
+    def mean_loss(self, start: int, end: int) -> float:
+        """Mean loss of steps start + 1 to end, nats per token.
 
-        The sum is taken step by step, so it does not depend on where a run was interrupted.
-
-        Raises:
-            Diverged: when it is not finite.
+        Summed step by step in fp64, so it does not depend on where a run was interrupted.
         """
-        if self._pending:
-            for loss in torch.stack(self._pending).tolist():
-                self._loss_sum += loss
-                self._loss_count += 1
-            self._pending.clear()
-        if not math.isfinite(self._loss_sum):
-            raise Diverged(self.step, "training loss", self._loss_sum)
-
-    def last_grad_norm(self) -> float | None:
-        """Global gradient norm of the last step before clipping; None when clipping is off.
-
-        Raises:
-            Diverged: when it is not finite.
-        """
-        if self._norm is None:
-            return None
-        norm = float(self._norm)
-        if not math.isfinite(norm):
-            raise Diverged(self.step, "gradient norm", norm)
-        return norm
+        return sum(self.losses[start:end]) / (end - start)
 
     def take_router_load(self) -> float | None:
         """Load of the busiest expert over the mean one since the last call; None if dense."""
@@ -176,18 +161,18 @@ class Training:
         return ratio
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on.
+        """Everything that the next steps and the record of the earlier ones depend on.
 
         Raises:
-            Diverged: when a pending loss is not finite.
+            Diverged: when a loss is not finite.
         """
-        self.check_finite()
+        self.read_losses()
         return {
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "loss_sum": self._loss_sum,
-            "loss_count": self._loss_count,
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "grad_norms": torch.tensor(self.grad_norms, dtype=torch.float64),
             "load": self._load,
         }
 
@@ -196,7 +181,7 @@ class Training:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
-        self._loss_sum, self._loss_count = state["loss_sum"], state["loss_count"]
+        self.losses, self.grad_norms = state["losses"].tolist(), state["grad_norms"].tolist()
         self._load = state["load"]
         self._pending.clear()
 

@@ -49,6 +49,8 @@ class RunResult:
     """Optimiser steps of the finished model."""
     steps_executed: int = 0
     """Optimiser steps really executed over all attempts, replayed ones included."""
+    prefix_steps: int = 0
+    """Steps of the finished model that another run of its trajectory had paid for."""
     flops: float = 0.0
     """Training FLOPs of the finished model: tokens times exact FLOPs per token."""
     wall_s: float = 0.0

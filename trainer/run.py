@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from trainer import attempts as bills
-from trainer import checkpoint, kernels
+from trainer import checkpoint, kernels, prefix
 from trainer.allocator import keep_freed_memory
 from trainer.attempts import Attempts
 from trainer.batches import TokenBatches
@@ -35,7 +35,7 @@ from trainer.kernels import Kernels
 from trainer.loop import Diverged, Training
 from trainer.metrics import Line, Metrics, ReplayMismatch
 from trainer.result import Interrupted, Progress, RunResult, RunStatus
-from trainer.schedule import check_schedule
+from trainer.schedule import check_schedule, multiplier
 
 __all__ = ["Interrupted", "Progress", "ReplayMismatch", "run_trial"]
 
@@ -129,10 +129,15 @@ class _Run:
         self.executed = 0
         self.train_s = 0.0
         self.notes: list[str] = []
+        self.prefix_steps = 0
+        self.logged = log_steps(config.steps, options.log_points)
+        self.metrics = Metrics(out_dir / "metrics.jsonl")
         self.charge(sync=True)
         self.resume()
+        if self.training.step > 0:
+            self.prefix_steps = self.before.prefix_steps
+        self.inherit()
         self.charge(sync=True)
-        self.metrics = Metrics(out_dir / "metrics.jsonl")
 
     def to_the_end(
         self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
@@ -155,32 +160,23 @@ class _Run:
     ) -> None:
         """Do all steps that are left."""
         config, training = self.config, self.training
-        logged = log_steps(config.steps, self.options.log_points)
-        saved_at = time.monotonic()
-        point_at, point_step = saved_at, training.step
+        kept = frozenset[int]()
+        if self.options.prefix_dir is not None:
+            kept = prefix.steps_to_keep(config, self.options.prefix_steps)
+        saved_at = point_at = time.monotonic()
+        point_step = training.step
         every = self.options.checkpoint_every_s
         while training.step < config.steps:
             training.advance()
             self.executed += 1
             now = time.monotonic()
-            if training.step in logged:
-                elapsed = now - point_at
-                self.train_s += elapsed
-                rate = (training.step - point_step) * config.batch_tokens / elapsed
-                line = self.line(rate)
-                self.metrics.record(line)
-                self.charge(sync=False)
-                on_progress(
-                    Progress(
-                        trial_id=config.trial_id,
-                        step=training.step,
-                        steps=config.steps,
-                        tokens=line["tokens"],
-                        loss=line["loss"],
-                        tokens_per_s=rate,
-                    )
-                )
+            if training.step in self.logged:
+                self.train_s += now - point_at
+                rate = (training.step - point_step) * config.batch_tokens / (now - point_at)
+                self.log(rate, on_progress)
                 point_at, point_step = time.monotonic(), training.step
+            if training.step in kept:
+                self.keep_prefix()
             if training.step == config.steps:
                 break
             if should_stop():
@@ -192,24 +188,49 @@ class _Run:
         if self.executed:
             self.save()
 
-    def line(self, tokens_per_s: float) -> Line:
-        """The measurements of a training point."""
-        training = self.training
-        tokens = training.step * self.config.batch_tokens
-        loss = training.take_mean_loss()
-        line: Line = {
-            "step": training.step,
+    def log(self, tokens_per_s: float, on_progress: Callable[[Progress], None]) -> None:
+        """Record the point at the present step and tell it."""
+        self.training.read_losses()
+        line = self.line(self.training.step)
+        line["tokens_per_s"] = tokens_per_s
+        if (load := self.training.take_router_load()) is not None:
+            line["router_load"] = load
+        self.metrics.record(line)
+        self.charge(sync=False)
+        on_progress(
+            Progress(
+                trial_id=self.config.trial_id,
+                step=self.training.step,
+                steps=self.config.steps,
+                tokens=line["tokens"],
+                loss=line["loss"],
+                tokens_per_s=tokens_per_s,
+            )
+        )
+
+    def line(self, step: int) -> Line:
+        """The measurements of a logged step, which may lie in a prefix that another run trained."""
+        config, training = self.config, self.training
+        tokens = step * config.batch_tokens
+        previous = max((s for s in self.logged if s < step), default=0)
+        rate = multiplier(step - 1, config.steps, config.schedule)
+        clips = config.optimizer.clip_norm > 0
+        return {
+            "step": step,
             "tokens": tokens,
             "flops": tokens * self.flops_per_token,
-            "loss": loss,
-            "learning_rate": training.learning_rate,
-            "grad_norm": training.last_grad_norm(),
-            "tokens_per_s": tokens_per_s,
+            "loss": training.mean_loss(previous, step),
+            "learning_rate": config.optimizer.learning_rate * rate,
+            "grad_norm": training.grad_norms[step - 1] if clips else None,
+            "tokens_per_s": None,
             "time": time.time(),
         }
-        if (load := training.take_router_load()) is not None:
-            line["router_load"] = load
-        return line
+
+    def keep_prefix(self) -> None:
+        """Leave the present state to longer runs of the same trajectory."""
+        assert self.options.prefix_dir is not None
+        state = self.training.state()
+        prefix.keep(self.options.prefix_dir, self.config, state, environment=self.environment)
 
     def finish(self) -> RunResult:
         """Evaluate the trained model on the held-out tokens."""
@@ -227,7 +248,7 @@ class _Run:
             loss=held_out.loss,
             loss_se=held_out.loss_se if math.isfinite(held_out.loss_se) else None,
             bpb=bpb,
-            train_loss=self.final_train_loss(),
+            train_loss=self.training.mean_loss(9 * config.steps // 10, config.steps),
         )
 
     def record_validation(self, loss: float, bpb: float) -> None:
@@ -247,18 +268,6 @@ class _Run:
                 "time": time.time(),
             }
         )
-
-    def final_train_loss(self) -> float:
-        """Mean training loss over the logged points of the last tenth of the steps."""
-        total, covered, previous = 0.0, 0, 0
-        for line in self.metrics.lines:
-            if "loss" not in line:
-                continue
-            if line["step"] > 0.9 * self.config.steps:
-                total += line["loss"] * (line["step"] - previous)
-                covered += line["step"] - previous
-            previous = line["step"]
-        return total / covered
 
     def save(self) -> None:
         """Write a checkpoint; the metrics up to it are on disk first."""
@@ -292,6 +301,19 @@ class _Run:
             )
         self.training.restore(loaded.state)
 
+    def inherit(self) -> None:
+        """Start from a stored prefix where that is further than the trial's own checkpoint."""
+        if self.options.prefix_dir is None:
+            return
+        loaded = prefix.longest(self.options.prefix_dir, self.config, environment=self.environment)
+        if loaded is None or loaded.manifest.step <= self.training.step:
+            return
+        self.prefix_steps += loaded.manifest.step - self.training.step
+        self.training.restore(loaded.state)
+        for step in sorted(self.logged):
+            if step <= self.training.step:
+                self.metrics.record(self.line(step))
+
     def note(self, text: str) -> None:
         """Announce something and keep it for the result."""
         _log.warning("trial %s: %s", self.config.trial_id, text)
@@ -302,6 +324,7 @@ class _Run:
         return Attempts(
             attempts=self.before.attempts + 1,
             steps_executed=self.before.steps_executed + self.executed,
+            prefix_steps=self.prefix_steps,
             wall_s=self.before.wall_s + time.monotonic() - self.started,
             notes=(*self.before.notes, *self.notes),
         )
@@ -335,6 +358,7 @@ class _Run:
             tokens=tokens,
             steps=steps,
             steps_executed=bill.steps_executed,
+            prefix_steps=bill.prefix_steps,
             flops=tokens * self.flops_per_token,
             wall_s=bill.wall_s,
             tokens_per_s=trained / self.train_s if self.train_s > 0 else 0.0,

@@ -36,11 +36,11 @@ def start(token_data: TokenData) -> Start:
 
 
 def train(training: Training, steps: int) -> list[float]:
-    losses = []
+    first = training.step
     for _ in range(steps):
         training.advance()
-        losses.append(training.take_mean_loss())
-    return losses
+    training.read_losses()
+    return training.losses[first:]
 
 
 @pytest.mark.parametrize("micro_batch_sequences", [1, 2, 3])
@@ -53,7 +53,7 @@ def test_micro_batches_equal_one_batch(
     )
     for expected, found in zip(train(whole, 10), train(parts, 10), strict=True):
         assert found == pytest.approx(expected, rel=1e-6)
-    assert parts.last_grad_norm() == pytest.approx(whole.last_grad_norm(), rel=1e-4)
+    assert parts.grad_norms == pytest.approx(whole.grad_norms, rel=1e-4)
 
 
 def test_a_device_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(
@@ -184,9 +184,20 @@ def test_a_gradient_that_is_not_finite_is_a_divergence(
 ) -> None:
     training = start(make_config())
     training.advance()
-    training._norm = torch.tensor(float("inf"))
-    with pytest.raises(Diverged, match="the gradient norm was inf at or before step 1"):
-        training.last_grad_norm()
+    training._optimizer.flat_grad[3] = float("inf")
+    training.advance()
+    training.advance()
+    with pytest.raises(Diverged, match="the gradient norm was inf at step 2"):
+        training.read_losses()
+
+
+def test_the_mean_loss_is_of_the_steps_between_two_points(
+    make_config: MakeConfig, start: Start
+) -> None:
+    training = start(make_config())
+    losses = train(training, 7)
+    assert training.mean_loss(3, 7) == sum(losses[3:7]) / 4
+    assert training.mean_loss(0, 1) == losses[0]
 
 
 def test_experts_report_their_load(make_config: MakeConfig, start: Start) -> None:
