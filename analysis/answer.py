@@ -135,6 +135,46 @@ class FitReport:
         """Compute of each level, cheapest first."""
         return [level.flops for level in self.isoflop]
 
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def to_text(self) -> str:
+        """The report in words: verdict, laws, failed rules, warnings."""
+        lines = [f"status: {self.status}", self.message, ""]
+        for name, law in self.laws.items():
+            lines.append(
+                f"{name}: E {law['E']:.4g}, A {law['A']:.4g}, B {law['B']:.4g}, "
+                f"alpha {law['alpha']:.4f}, beta {law['beta']:.4f}, "
+                f"D/N {law['tokens_per_parameter']:.3g}"
+                + (f"; at a limit: {', '.join(law['at_bound'])}" if law["at_bound"] else "")
+            )
+        failed = [c for c in self.checks if not c.passed]
+        lines += [f"{c.rule} ({c.severity}): {c.message}" for c in failed]
+        lines += [f"warning: {w}" for w in self.warnings]
+        return "\n".join(lines)
+
+    def to_latex(self) -> str:
+        """The fitted laws as a LaTeX table."""
+        rows = [
+            " & ".join(
+                [
+                    name,
+                    f"{law['E']:.3f}",
+                    f"{law['A']:.4g}",
+                    f"{law['B']:.4g}",
+                    f"{law['alpha']:.3f}",
+                    f"{law['beta']:.3f}",
+                    f"{law['exponent_N']:.3f}",
+                    f"{law['tokens_per_parameter']:.3g}",
+                ]
+            )
+            + r" \\"
+            for name, law in self.laws.items()
+        ]
+        head = r"law & $E$ & $A$ & $B$ & $\alpha$ & $\beta$ & $a$ & $D/N$ \\"
+        body = "\n".join([r"\begin{tabular}{lrrrrrrr}", head, r"\hline", *rows])
+        return body + "\n" + r"\end{tabular}"
+
     def to_dict(self) -> dict[str, Any]:
         """The report as `fit.json` holds it: plain values, None where a number is not finite."""
         return finite(

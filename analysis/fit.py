@@ -161,6 +161,8 @@ def fit_surface(
         best = squares.theta[int(np.argmin(squares.objective))]
         free = form.n_params if restriction is None else len(restriction.basis)
         huber_delta = data_driven_delta(form.log_loss(best, data.n, data.d) - data.y, free)
+        if np.isinf(huber_delta):
+            return _finish(form, data, w, squares, huber_delta, restriction)
         seeds = squares.theta
     solved = minimise(form, data, seeds, weights=w, delta=huber_delta, restriction=restriction)
     return _finish(form, data, w, solved, huber_delta, restriction)

@@ -10,7 +10,7 @@ and the grid wide (Czech et al. 2026, arXiv 2603.22339), so the surface fit is t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import f as f_distribution
@@ -111,6 +111,7 @@ def fit_levels(
     *,
     noise_sd: float,
     cost: CostCurve = SIX_N,
+    logarithmic: bool = True,
 ) -> tuple[LevelFit, ...]:
     """One parabola per level, cheapest first.
 
@@ -121,20 +122,27 @@ def fit_levels(
         L: losses, shape (m,).
         noise_sd: standard deviation of ln L of one run, for flank tests and vertex errors.
         cost: FLOPs per token as a function of N, to turn a vertex into tokens.
+        logarithmic: fit ln L (the noise is then the same everywhere); False fits L itself, as
+            Hoffmann et al. 2022 do, with the noise scaled to the level's mean loss.
     """
     fits = []
     for label in sorted({str(v) for v in levels if str(v)}):
         member = levels == label
-        fits.append(_fit_level(label, N[member], C[member], L[member], noise_sd, cost))
+        unit = float(L[member].mean())
+        y = np.log(L[member]) if logarithmic else L[member] / unit
+        fit = _fit_level(label, N[member], C[member], y, noise_sd, cost)
+        if not logarithmic:
+            fit = replace(fit, loss_opt=unit * float(np.log(fit.loss_opt)))
+        fits.append(fit)
     return tuple(sorted(fits, key=lambda f: f.flops))
 
 
 def _fit_level(
-    label: str, N: FloatArray, C: FloatArray, L: FloatArray, noise_sd: float, cost: CostCurve
+    label: str, N: FloatArray, C: FloatArray, y: FloatArray, noise_sd: float, cost: CostCurve
 ) -> LevelFit:
     flops = float(np.exp(np.log(C).mean()))
     x0 = float(np.log(N).mean())
-    x, y = np.log(N) - x0, np.log(L)
+    x = np.log(N) - x0
     sizes = np.unique(np.round(x, 9))
     nan = float("nan")
     params = tokens = loss = sd = cubic_t = nan

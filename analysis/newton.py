@@ -16,6 +16,7 @@ through larger ones: started directly at 1e-3, a fit stays near its start.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -45,6 +46,33 @@ class Data:
     def size(self) -> int:
         """Number of points m."""
         return len(self.y)
+
+    @cached_property
+    def levers(self) -> tuple[tuple[list[int], FloatArray], ...]:
+        """How each channel moves with theta: indices and factors (m, indices), per channel.
+
+        z_A = a - alpha n moves with entries 0 and 3, z_B = b - beta d with 1 and 4, e and kappa
+        with one entry each.
+        """
+        one = np.ones_like(self.n)
+        return (
+            ([0, 3], np.stack([one, -self.n], axis=1)),
+            ([1, 4], np.stack([one, -self.d], axis=1)),
+            ([2], one[:, None]),
+            ([5], one[:, None]),
+        )
+
+    @cached_property
+    def lever_pairs(self) -> dict[tuple[int, int], tuple[list[int], list[int], FloatArray]]:
+        """Rows, columns and products of factors (m, entries) of each pair of channels."""
+        pairs = {}
+        for j, (index_j, factors_j) in enumerate(self.levers):
+            for i, (index_i, factors_i) in enumerate(self.levers[: j + 1]):
+                rows = [a for a in index_i for _ in index_j]
+                columns = [b for _ in index_i for b in index_j]
+                products = factors_i[:, :, None] * factors_j[:, None, :]
+                pairs[i, j] = (rows, columns, products.reshape(len(self.n), -1))
+        return pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,24 +330,18 @@ def derivatives(
         pull = weights * clipped
         # rho = clipped * (r - clipped/2) holds on both branches.
         value = (pull * (residual - 0.5 * clipped)).sum(axis=1)
-    one, first = np.ones_like(n), law.first
+    first = law.first
     count, p = len(theta), form.n_params
     gradient = np.empty((count, p))
     hessian = np.empty((count, p, p))
-    # Channel j moves theta by lever[j]: (index, factor over points).
-    levers = [[(0, one), (3, -n)], [(1, one), (4, -d)], [(2, one)], [(5, one)]][: len(first)]
-    for j, levers_j in enumerate(levers):
-        slope = pull * np.broadcast_to(first[j], pull.shape)
-        product = slope @ np.stack([factor for _, factor in levers_j], axis=1)
-        for column, (index, _) in enumerate(levers_j):
-            gradient[:, index] = product[:, column]
+    for j, (index, factors) in enumerate(data.levers[: len(first)]):
+        gradient[:, index] = (pull * first[j]) @ factors
         for i in range(j + 1):
             bend = inside * first[i] * first[j]
             if (i, j) in law.second:
                 bend = bend + pull * law.second[i, j]
-            pairs = [(a, b, x * z) for a, x in levers[i] for b, z in levers_j]
-            product = bend @ np.stack([factor for _, _, factor in pairs], axis=1)
-            for column, (a, b, _) in enumerate(pairs):
-                hessian[:, a, b] = product[:, column]
-                hessian[:, b, a] = product[:, column]
+            rows, columns, products = data.lever_pairs[i, j]
+            block = bend @ products
+            hessian[:, rows, columns] = block
+            hessian[:, columns, rows] = block
     return value, gradient, hessian

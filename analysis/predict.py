@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import t as student_t
 
 from analysis.cost import CostCurve, log_ratio
@@ -117,6 +118,53 @@ def predict_loss(
         confidence=confidence,
         extrapolation=max(_outside(n[0], fit.data.n), _outside(d[0], fit.data.d)),
     )
+
+
+def compute_for(
+    fit: SurfaceFit,
+    *,
+    cost: CostCurve,
+    params: float | None = None,
+    tokens: float | None = None,
+    loss: float | None = None,
+) -> float:
+    """The compute whose optimum has a given N, D or loss (give exactly one).
+
+    Args:
+        fit: the law.
+        cost: FLOPs per token as a function of N.
+        params: N at the optimum.
+        tokens: D at the optimum.
+        loss: L at the optimum; must exceed E.
+
+    Returns:
+        C, FLOPs, between 1e6 and 1e32.
+
+    Raises:
+        ValueError: unless exactly one is given, or when no compute in range reaches it.
+    """
+    given = {"params": params, "tokens": tokens, "loss": loss}
+    wanted = {k: v for k, v in given.items() if v is not None}
+    if len(wanted) != 1:
+        raise ValueError(f"give exactly one of params, tokens, loss; got {sorted(wanted)}")
+    name, value = next(iter(wanted.items()))
+
+    def excess(log_c: float) -> float:
+        log_n = log_params_at(fit.theta[None], fit.data.centre, float(np.exp(log_c)), cost)
+        log_d = log_c - cost.log_cost(log_n)
+        if name == "params":
+            return float(log_n[0] - np.log(value))
+        if name == "tokens":
+            return float(log_d[0] - np.log(value))
+        n, d = log_n - fit.data.centre[0], log_d - fit.data.centre[1]
+        return float(np.log(value) - fit.form.log_loss(fit.theta, n, d)[0])
+
+    low, high = float(np.log(1e6)), float(np.log(1e32))
+    if not value > 0 or excess(low) > 0 or excess(high) < 0:
+        raise ValueError(
+            f"no compute between 1e6 and 1e32 FLOPs has an optimum with {name} {value}"
+        )
+    return float(np.exp(brentq(excess, low, high, xtol=1e-10)))
 
 
 def _outside(value: float, sampled: FloatArray) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.cost import CostCurve
-from analysis.fit import SurfaceFit, fit_surface, pinned_exponents, tied_exponents
+from analysis.fit import SurfaceFit, fit_surface, pinned_exponents, refit, tied_exponents
 from analysis.laws import CHINCHILLA, SKALING, FloatArray, LawForm
 from analysis.newton import Restriction
 from analysis.uncertainty import delta_sd, log_ratios_at
@@ -156,8 +156,6 @@ def fit_candidates(
 
 def compare_laws(
     fits: Mapping[str, SurfaceFit],
-    N: FloatArray,
-    D: FloatArray,
     C: FloatArray,
     L: FloatArray,
     *,
@@ -167,16 +165,14 @@ def compare_laws(
     """Score every fitted law by rolling hold-out, and pool their ratios at the target.
 
     Args:
-        fits: the candidates fitted to all runs.
-        N: parameters, shape (m,).
-        D: tokens, shape (m,).
+        fits: the candidates fitted to all runs, in the same order.
         C: FLOPs, shape (m,); the hold-out goes from cheap to dear.
         L: losses, shape (m,).
         target_flops: where the ratios are compared.
         cost: FLOPs per token as a function of N.
     """
     train_sets = _train_sets(C)
-    errors = {name: _holdout_errors(name, fit, N, D, L, train_sets) for name, fit in fits.items()}
+    errors = {name: _holdout_errors(fit, train_sets) for name, fit in fits.items()}
     naive = [np.log(L[t].min()) - np.log(L[~t]) for t in train_sets]
     rms = {name: _rms(e) for name, e in errors.items()}
     tested = {name: value for name, value in rms.items() if np.isfinite(value)}
@@ -258,30 +254,16 @@ def _train_sets(C: FloatArray) -> list[np.ndarray]:
     return sets
 
 
-def _holdout_errors(
-    name: str,
-    fit: SurfaceFit,
-    N: FloatArray,
-    D: FloatArray,
-    L: FloatArray,
-    train_sets: list[np.ndarray],
-) -> list[FloatArray]:
-    """Ln of predicted over observed loss of the held-out runs, per cut; empty if untestable."""
-    errors = []
-    for train in train_sets:
-        if train.sum() < fit.n_free + 2:
-            return []
-        part = fit_surface(
-            N[train],
-            D[train],
-            L[train],
-            form=fit.form,
-            huber_delta=fit.huber_delta,
-            restriction=restriction_of(name),
-        )
-        held = ~train
-        errors.append(np.log(part.surface.loss(N[held], D[held])) - np.log(L[held]))
-    return errors
+def _holdout_errors(fit: SurfaceFit, train_sets: list[np.ndarray]) -> list[FloatArray]:
+    """Ln of predicted over observed loss of the held-out runs, per cut; empty if untestable.
+
+    Every cut is a refit with the held-out runs' weights at zero, so all of them are one batch.
+    """
+    if not train_sets or min(train.sum() for train in train_sets) < fit.n_free + 2:
+        return []
+    solved = refit(fit, np.stack(train_sets) * fit.weights)
+    values = fit.form.log_loss(solved.theta, fit.data.n, fit.data.d) - fit.data.y
+    return [row[~train] for row, train in zip(values, train_sets, strict=True)]
 
 
 def _rms(errors: list[FloatArray]) -> float:

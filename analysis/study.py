@@ -110,7 +110,7 @@ def make_study(
     selection = None
     if fits and len(N) <= _MANY_POINTS:
         fits = fit_candidates(N, D, L, given=fits, huber_delta=huber_delta)
-        selection = compare_laws(fits, N, D, C, L, target_flops=target, cost=cost)
+        selection = compare_laws(fits, C, L, target_flops=target, cost=cost)
     groups = clusters(N, _trajectories(table))
     draws: dict[str, Draws] = {}
 

@@ -16,6 +16,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -133,7 +134,7 @@ class LossTable:
     notes: tuple[str, ...] = ()
     """What was inferred while reading, in words."""
 
-    @property
+    @cached_property
     def used(self) -> pd.DataFrame:
         """The rows that enter a fit: those whose `excluded` is empty."""
         return self.frame[self.frame["excluded"] == ""]
@@ -141,7 +142,7 @@ class LossTable:
     @property
     def n_points(self) -> int:
         """Number of rows that enter a fit."""
-        return int((self.frame["excluded"] == "").sum())
+        return len(self.used)
 
     def column(self, name: str) -> np.ndarray:
         """One numeric column of the used rows as float64, shape (n_points,).

@@ -30,6 +30,7 @@ DISTRUST = 1.35
 """How much wider the bootstrap must be than the delta method to replace it."""
 MIN_CLUSTERS = 8
 """Fewest clusters for which a cluster bootstrap is used."""
+_MANY_SIZES = 30
 CONFIDENCE = 0.9
 """Confidence of the headline interval."""
 
@@ -117,16 +118,19 @@ def resample_weights(
     units = groups if kind == "cluster" else np.arange(m)
     total = int(units.max()) + 1
     _, size_code = np.unique(np.round(np.log(sizes), 9), return_inverse=True)
-    membership = np.eye(int(size_code.max()) + 1)[size_code]
-    needed = min(3, membership.shape[1])
+    sizes_met = int(size_code.max()) + 1
+    # With many sizes a resample always has three; with few, count them.
+    membership = np.eye(sizes_met)[size_code] if sizes_met <= _MANY_SIZES else None
+    needed = min(3, sizes_met)
     rng = np.random.default_rng(seed)
     kept: list[FloatArray] = []
     have = 0
     for _ in range(50):
         counts = rng.multinomial(total, np.full(total, 1.0 / total), size=resamples)
         weights = counts[:, units].astype(np.float64)
-        rich = ((weights @ membership) > 0).sum(axis=1) >= needed
-        rich &= (weights > 0).sum(axis=1) >= min(m, 6)
+        rich = (weights > 0).sum(axis=1) >= min(m, 6)
+        if membership is not None:
+            rich &= ((weights @ membership) > 0).sum(axis=1) >= needed
         kept.append(weights[rich])
         have += int(rich.sum())
         if have >= resamples:

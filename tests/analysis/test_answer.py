@@ -9,6 +9,7 @@ import pytest
 from analysis.answer import fit_table
 from analysis.files import read_fit, read_table, write_fit, write_table
 from analysis.isoflop import fit_levels
+from analysis.predict import compute_for, predict_loss
 from analysis.table import TableError, read_rows
 
 KEYS = {
@@ -309,3 +310,68 @@ def test_a_foreign_json_is_not_a_fit(tmp_path):
     path.write_text('{"schema": "other/1"}')
     with pytest.raises(ValueError, match="expected schema"):
         read_fit(path)
+
+
+def test_a_report_prints_what_is_wrong_in_words(isoflop_frame, besiroglu):
+    good = str(fit_table(read_rows(isoflop_frame(besiroglu)), target_flops=1e20, resamples=50))
+    assert good.startswith("status: identified")
+    assert "tokens per parameter at 1e+20 FLOPs" in good
+    bad = str(fit_table(read_rows(isoflop_frame(besiroglu, offset=12.0)), resamples=50))
+    assert "NOT IDENTIFIED" in bad
+    assert "R2 (refuse): the minimum lies at the grid's edge" in bad
+
+
+def test_a_report_becomes_a_latex_table(isoflop_frame, besiroglu):
+    text = fit_table(read_rows(isoflop_frame(besiroglu)), resamples=0).to_latex()
+    assert text.startswith(r"\begin{tabular}")
+    assert text.count(r"\\") == 5
+    assert "chinchilla" in text
+
+
+@pytest.mark.parametrize("name", ["params", "tokens", "loss"])
+def test_the_compute_of_an_optimum_is_found_again(isoflop_frame, besiroglu, name):
+    report = fit_table(read_rows(isoflop_frame(besiroglu)), target_flops=1e20, resamples=0)
+    row = report.optimum[0]
+    fit = report.fits["chinchilla"]
+    flops = compute_for(fit, cost=report.cost, **{name: getattr(row, name)})
+    assert flops == pytest.approx(1e20, rel=1e-6)
+
+
+def test_an_unreachable_loss_is_refused(isoflop_frame, besiroglu):
+    report = fit_table(read_rows(isoflop_frame(besiroglu)), resamples=0)
+    fit = report.fits["chinchilla"]
+    with pytest.raises(ValueError, match="no compute between"):
+        compute_for(fit, cost=report.cost, loss=0.5 * fit.surface.E)
+    with pytest.raises(ValueError, match="exactly one"):
+        compute_for(fit, cost=report.cost, loss=2.0, params=1e9)
+
+
+def test_predicted_loss_intervals_bracket_the_truth(isoflop_frame, besiroglu):
+    report = fit_table(read_rows(isoflop_frame(besiroglu)), resamples=0)
+    best = besiroglu.optimum(1e20)
+    found = predict_loss(report.fits["chinchilla"], best.params, best.tokens)
+    assert found.confidence_interval[0] < best.loss < found.confidence_interval[1]
+    assert found.prediction_interval[0] < found.confidence_interval[0]
+    assert found.prediction_interval[1] > found.confidence_interval[1]
+    assert found.extrapolation >= 1.0
+
+
+def test_public_names_come_from_the_package_itself():
+    import analysis
+
+    assert analysis.fit_table is fit_table
+    assert "fit_surface" in dir(analysis)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        analysis.nothing  # noqa: B018
+
+
+def test_a_very_large_table_is_fitted_without_hold_outs(besiroglu):
+    rng = np.random.default_rng(0)
+    C = np.exp(rng.uniform(np.log(1e18), np.log(1e21), 25_000))
+    N = np.sqrt(C / 120) * np.exp(rng.uniform(-1.5, 1.5, len(C)))
+    D = C / (6 * N)
+    L = np.asarray(besiroglu.loss(N, D)) * np.exp(0.005 * rng.standard_normal(len(C)))
+    table = read_rows(pd.DataFrame({"params": N, "tokens": D, "loss": L}))
+    report = fit_table(table, target_flops=1e22, resamples=5, detail=False)
+    ratio = report.optimum[0].tokens / report.optimum[0].params
+    assert ratio == pytest.approx(besiroglu.optimum(1e22).tokens_per_parameter, rel=0.05)

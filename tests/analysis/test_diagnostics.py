@@ -62,7 +62,7 @@ def test_holdout_prefers_the_wider_law_where_it_is_the_truth():
     N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 3e9, 9), np.geomspace(1e9, 1e11, 8)))
     L = np.asarray(law.loss(N, D)) * np.exp(0.001 * rng.standard_normal(len(N)))
     fits = fit_candidates(N, D, L, given={})
-    chosen = compare_laws(fits, N, D, 6 * N * D, L, target_flops=1e22, cost=SIX_N)
+    chosen = compare_laws(fits, 6 * N * D, L, target_flops=1e22, cost=SIX_N)
     assert chosen.best == "skaling"
     assert chosen.clearly_better_than_chinchilla() == "skaling"
     by_name = {s.name: s for s in chosen.scores}
