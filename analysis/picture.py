@@ -20,6 +20,7 @@ from analysis.words import count, percent, power, si, significant
 
 Kind = Literal["text", "si", "power", "count", "loss", "percent"]
 _LABELS_AT_MOST = 12
+_SHORT = 48
 _LINE_INCHES = 0.155
 """Height of a line of small text, with what the axes lack of the figure's height."""
 
@@ -30,6 +31,8 @@ class PointName:
 
     text: str
     """Its run in a line."""
+    short: str
+    """Its run and its loss, short enough to stand inside the picture."""
     anchor: str
     """Id of its run's row in the page."""
 
@@ -117,7 +120,8 @@ def describe(run: Run) -> str:
 
 def name_of(run: Run) -> PointName:
     """The name of a run's point."""
-    return PointName(describe(run), run.anchor)
+    label = run.label if len(run.label) <= _SHORT else run.label[: _SHORT - 1] + "…"
+    return PointName(describe(run), f"{label}: loss {significant(run.loss, 4)}", run.anchor)
 
 
 @dataclass(frozen=True, kw_only=True)

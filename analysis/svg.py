@@ -143,7 +143,7 @@ def _link_points(root: ET.Element, named: list[tuple[ET.Element, PointName]]) ->
         parent.remove(mark)
         link = ET.Element("a", {"href": f"#{name.anchor}", "aria-label": name.text})
         tip = ET.Element("text", {"class": "tip", "x": _TIP_X, "y": _TIP_Y, "aria-hidden": "true"})
-        tip.text = name.text
+        tip.text = name.short
         mark.remove(mark[0])
         link.extend([mark, tip])
         parent.insert(place, link)

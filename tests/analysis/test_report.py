@@ -271,6 +271,25 @@ def test_a_refusal_stands_even_if_the_file_carries_an_optimum(answered, tmp_path
     assert "is compute-optimal at" not in text
 
 
+def test_a_status_without_an_optimum_counts_as_refused(answered, tmp_path):
+    fit, table = answered
+    hollow = {**fit, "status": "identified", "optimum": []}
+    text = Page(write_report(tmp_path / "r", fit=hollow, table=table).read_text("utf-8")).text
+    assert "NOT IDENTIFIED" in text
+    assert "Verdict: IDENTIFIED" not in text
+
+
+def test_labels_cannot_carry_control_characters_or_turned_writing(answered, tmp_path):
+    fit, table = answered
+    facts = sweep_facts(labels={"run00": "a\x00b\u202ec\nd"})
+    out = tmp_path / "r"
+    write_report(out, fit=fit, table=table, sweep=facts)
+    for path in (out / "report.html", out / "report.md", out / "figures" / "isoflop.svg"):
+        text = path.read_text("utf-8")
+        assert "a b c d" in text
+        assert not re.search("[\x00\u202e]", text)
+
+
 @pytest.mark.parametrize("name", ["folder", "refused_folder", "hostile_folder"])
 def test_the_page_asks_nothing_of_the_network_and_runs_nothing(name, request):
     page = page_of(request.getfixturevalue(name))
