@@ -72,7 +72,7 @@ BatchTokens = Annotated[float | Literal["auto"], BeforeValidator(_batch_tokens)]
 
 
 class Spending(_Section):
-    """How much may be spent. Exactly one of `flops`, `gpu_hours`, `cpu_hours`, `gpus` + `wall_clock`."""
+    """How much may be spent: one of `flops`, `gpu_hours`, `cpu_hours`, or `gpus` + `wall_clock`."""
 
     flops: Flops | None = None
     """Total training compute of the sweep, FLOPs: 1e18, `2 EFLOP`."""

@@ -1,4 +1,4 @@
-"""From a sweep's state to its loss table: one row per trial that is over, exclusions with reasons."""
+"""From a sweep's state to its loss table: a row per trial that is over, exclusions with reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: one steady display on a terminal, plain lines elsewhere."""
+"""What a person sees while a sweep runs: a steady display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ class LiveDisplay:
             f"about {format_duration(left)} left" if left else "longer than planned",
         ]
         if state.fit and state.fit.get("tokens_per_parameter"):
-            low, high = state.fit["interval"]
-            parts.append(f"D/N so far {state.fit['tokens_per_parameter']:.3g} [{low:.3g}, {high:.3g}]")
+            ratio, (low, high) = state.fit["tokens_per_parameter"], state.fit["interval"]
+            parts.append(f"D/N so far {ratio:.3g} [{low:.3g}, {high:.3g}]")
         return Text("  ·  ".join(parts), style="dim")
 
 
@@ -165,8 +165,8 @@ def _running_table(state: SweepState, running: Mapping[str, Running]) -> Table:
 def _level_line(level: LevelState, levels: int) -> str:
     return (
         f"Level {level.level} of {levels}: {len(level.trial_ids)} trials of "
-        f"{format_flops(level.flops)} FLOPs, centred on {level.tokens_per_parameter:.3g} tokens per "
-        f"parameter ({level.reason})"
+        f"{format_flops(level.flops)} FLOPs, centred on {level.tokens_per_parameter:.3g} tokens "
+        f"per parameter ({level.reason})"
     )
 
 

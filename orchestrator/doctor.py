@@ -52,7 +52,7 @@ def examine(outputs: Path) -> list[Finding]:
     """Look at everything; imports none of the heavy libraries."""
     looks: list[Callable[[], Finding]] = [
         _python,
-        *(lambda name=name: _library(name) for name in _LEAST),  # type: ignore[misc]
+        *(lambda name=name: _library(name) for name in _LEAST),
         _devices,
         _memory,
         _shared_memory,

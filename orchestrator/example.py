@@ -27,7 +27,7 @@ design:
   levels: {levels}                  # compute levels, about a factor of 3 apart
   sizes: 5                   # model sizes per level
   span: 3                    # from centre / 3 to centre * 3
-  tokens_per_parameter: {ratio}  # where the first level is centred: about 20 for BPE tokens, 150 for bytes
+  tokens_per_parameter: {ratio}  # centre of the first level: about 20 for BPE tokens, 150 for bytes
 
 # target:
 #   flops: 1e20              # the run you are about to pay for; default: 10 times the largest level

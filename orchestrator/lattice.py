@@ -25,7 +25,7 @@ def preferred_depth(d_model: int) -> float:
 
 
 def head_count(d_model: int) -> int:
-    """Heads whose size is even and closest (in ratio) to d_model / 4, held within 8 and 64 (128)."""
+    """Heads whose size is even and closest in ratio to d_model / 4, held within 8 and 64 (128)."""
     target = min(max(d_model / 4, 8), 64 if d_model < 2048 else 128)
     sizes = [size for size in range(2, d_model + 1, 2) if d_model % size == 0]
     return d_model // min(sizes, key=lambda size: abs(math.log(size / target)))

@@ -22,8 +22,8 @@ from urllib.parse import quote
 
 from orchestrator.budget import Budget, parse_budget
 from orchestrator.errors import BadInput, EnvironmentUnusable, Fault
-from orchestrator.session import open_projection
 from orchestrator.journal import read_state
+from orchestrator.session import open_projection
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0

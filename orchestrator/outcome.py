@@ -124,5 +124,3 @@ def _commands(name: str) -> list[tuple[str, str]]:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-

@@ -392,17 +392,13 @@ def _trial(
     )
 
 
-def _batch_sequences(
-    budget: Budget, counts: ParameterCounts, tokens: float, flops: float
-) -> int:
+def _batch_sequences(budget: Budget, counts: ParameterCounts, tokens: float, flops: float) -> int:
     context = budget.model.context
     asked = budget.training.batch_tokens
-    if isinstance(asked, str):
-        rule = batch_tokens(
-            "steplaw", params=counts.body, tokens=tokens, flops=flops, context=context
-        )
-        asked = min(rule.value, tokens / (2 * FEW_STEPS))
-    return max(1, round(asked / context))
+    if asked != "auto":
+        return max(1, round(asked / context))
+    rule = batch_tokens("steplaw", params=counts.body, tokens=tokens, flops=flops, context=context)
+    return max(1, round(min(rule.value, tokens / (2 * FEW_STEPS)) / context))
 
 
 def _learning_rate(
@@ -498,9 +494,7 @@ def _refuse_hopeless(
     )
 
 
-def _least_ceiling(
-    budget: Budget, facts: DataFacts, hardware: Hardware, ceiling: float
-) -> float:
+def _least_ceiling(budget: Budget, facts: DataFacts, hardware: Hardware, ceiling: float) -> float:
     """The smallest budget, to 2 %, all of whose levels have enough sizes, FLOPs."""
     low, high = ceiling, _largest_ceiling(budget, facts)
     while high / low > 1.02:

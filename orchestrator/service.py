@@ -452,7 +452,8 @@ def _open(setting: Setting, journal: Journal) -> None:
         raise StateRefused(
             Fault(
                 code="SWP-5004",
-                rule="a sweep goes on with the budget it began with; changed: " + "; ".join(changes),
+                rule="a sweep goes on with the budget it began with; changed: "
+                + "; ".join(changes),
                 place=str(setting.sweep_dir),
                 remedy="give the new budget another `name` (finished trials are taken over), or "
                 f"run the kept one: {setting.sweep_dir / 'budget.yaml'}",
@@ -511,9 +512,7 @@ def _steps_executed(folder: Path) -> int:
     return int(json.loads(path.read_text())["steps_executed"]) if path.exists() else 0
 
 
-def _paid_elsewhere(
-    outputs: Path, sweep_dir: Path, trial_id: str
-) -> tuple[Path, RunResult] | None:
+def _paid_elsewhere(outputs: Path, sweep_dir: Path, trial_id: str) -> tuple[Path, RunResult] | None:
     """Another sweep's folder, and the completed result that it holds for a trial."""
     for path in sorted(outputs.glob(f"*/trials/{trial_id}/result.json")):
         source = path.parents[2]

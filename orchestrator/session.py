@@ -102,9 +102,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
         tracker=_tracker(budget, outputs, sweep_dir),
         display=display,
     )
-    return RunReply(
-        exit_code=outcome.exit_code, document=_document(outcome), report=outcome.report
-    )
+    return RunReply(exit_code=outcome.exit_code, document=_document(outcome), report=outcome.report)
 
 
 def tracking_uri(budget: Budget, outputs: Path) -> str:

@@ -79,9 +79,7 @@ def calibrate(prior: Throughput, steps: Sequence[StepTime]) -> Throughput:
     """
     if not steps:
         return prior
-    overhead = np.array(
-        [prior.step_overhead_s + s.n_layer * prior.layer_overhead_s for s in steps]
-    )
+    overhead = np.array([prior.step_overhead_s + s.n_layer * prior.layer_overhead_s for s in steps])
     arithmetic = np.array([s.flops_per_step / prior.flops_per_s for s in steps])
     seconds = np.array([s.seconds for s in steps])
     common = float(np.exp(np.mean(np.log(seconds / (overhead + arithmetic)))))

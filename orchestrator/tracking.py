@@ -48,6 +48,8 @@ _RUN_STATUS = {
     TrialStatus.FAILED: "FAILED",
     TrialStatus.ABANDONED: "KILLED",
 }
+_SQLITE = "sqlite:///"
+
 BATCH = 1000
 """Metrics per call: MLflow's own limit."""
 
@@ -65,8 +67,8 @@ class Projection:
             sweep_dir: the sweep whose trials are projected.
         """
         os.environ.update(_ENVIRONMENT)
-        _prepare_sqlite(uri)
         with _quiet():
+            _prepare_sqlite(uri)
             from mlflow.tracking import MlflowClient
 
             self._client: MlflowClient = MlflowClient(tracking_uri=uri)
@@ -142,7 +144,7 @@ class Projection:
             return
         child.step = self._log_lines(child, trial)
         if trial.status in _RUN_STATUS:
-            self._close_child(child, trial)
+            self._close_child(child, state, trial)
 
     def _open_child(self, parent: str, state: SweepState, trial: TrialState) -> _Child:
         run_id = self._find(
@@ -164,7 +166,7 @@ class Projection:
         self._log_dataset(run_id, state)
         return _Child(run_id, step=-1, closed=False)
 
-    def _close_child(self, child: _Child, trial: TrialState) -> None:
+    def _close_child(self, child: _Child, state: SweepState, trial: TrialState) -> None:
         record = row(trial, unique_tokens=trial.config.tokens)
         summary = {
             "final_loss": record["loss"],
@@ -175,7 +177,7 @@ class Projection:
             "flops": record["flops"],
             "wall_s": record["wall_s"],
         }
-        stamp = self._last_ms(trial)
+        stamp = self._last_ms(state, trial)
         self._log_metrics(
             child.run_id, [(k, float(v), stamp, 0) for k, v in summary.items() if v is not None]
         )
@@ -250,9 +252,9 @@ class Projection:
         first = next(lines, None)
         return int((first["time"] if first else state.opened_at) * 1000)
 
-    def _last_ms(self, trial: TrialState) -> int | None:
+    def _last_ms(self, state: SweepState, trial: TrialState) -> int:
         times = [line["time"] for line in metric_lines(self._sweep_dir, trial.trial_id)]
-        return int(times[-1] * 1000) if times else None
+        return int((times[-1] if times else state.opened_at) * 1000)
 
 
 class _Child:
@@ -315,7 +317,6 @@ class BackgroundProjection:
                 return
             self._wake.wait(self._interval_s)
 
-
     def _project(self, projection: Projection) -> None:
         state, conclusion = self._state, self._conclusion
         if state is None:
@@ -348,16 +349,27 @@ def redacted(uri: str) -> str:
 
 
 def _prepare_sqlite(uri: str) -> None:
-    """Create a local store private to its owner, in WAL mode, so that readers never block it."""
-    prefix = "sqlite:///"
-    if not uri.startswith(prefix):
+    """Create a local store whole: migrated beside its place, private, then moved into it.
+
+    MLflow's first migration takes seconds, and a store that was killed within it can never be
+    opened again (measured with 3.17: "table _alembic_tmp_trace_tags already exists"). WAL mode, so
+    that a reader never blocks the writer.
+    """
+    if not uri.startswith(_SQLITE):
         return
-    path = Path(uri.removeprefix(prefix))
+    path = Path(uri.removeprefix(_SQLITE))
+    if path.exists():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode=WAL")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    fresh.unlink(missing_ok=True)
+    os.close(os.open(fresh, os.O_CREAT | os.O_RDWR, 0o600))
+    from mlflow.tracking import MlflowClient
+
+    MlflowClient(tracking_uri=f"{_SQLITE}{fresh}").search_experiments(max_results=1)
+    fresh.replace(path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
 
 
 @contextlib.contextmanager

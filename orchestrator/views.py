@@ -33,8 +33,9 @@ _VERDICTS = {
 def print_plan(console: Console, plan: Plan, throughput: Throughput) -> None:
     """Print the plan: every trial, then duration, price and warnings."""
     console.print(
-        "[dim]N: parameters that multiply tokens (body matrices and head); total: with embeddings; "
-        "shape: width x depth; D: training tokens; rate: peak learning rate; batch: tokens a step[/]\n"
+        "[dim]N: parameters that multiply tokens (body matrices and head); total: with embeddings;"
+        " shape: width x depth; D: training tokens; rate: peak learning rate; batch: tokens a step"
+        "[/]\n"
     )
     for level in plan.levels:
         note = ", moves with what is measured below it" if level.provisional else ""

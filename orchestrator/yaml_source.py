@@ -231,7 +231,7 @@ def _mapping(
     return result
 
 
-def _scalar(text: str) -> None | bool | int | float | str:
+def _scalar(text: str) -> bool | int | float | str | None:
     """Resolve a plain scalar by the YAML 1.2 core schema."""
     if _NULL.fullmatch(text):
         return None

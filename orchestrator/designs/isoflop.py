@@ -107,9 +107,7 @@ def sizes(
     return tuple(float(middle * design.span**step) for step in steps)
 
 
-def centre_params(
-    flops: float, ratio: float, flops_per_token: Callable[[float], float]
-) -> float:
+def centre_params(flops: float, ratio: float, flops_per_token: Callable[[float], float]) -> float:
     """The N with D = ratio * N at a compute: solves N * ratio * flops_per_token(N) = flops."""
     params = math.sqrt(flops / (6 * ratio))
     for _ in range(20):

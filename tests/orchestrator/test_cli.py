@@ -79,7 +79,7 @@ def test_bad_budgets_get_the_error_on_record(name: str, tmp_path: Path) -> None:
 
 BAD_TABLES = {
     "missing_column": "width,seen,L\n1,2,3\n",
-    "bad_cells": "params,tokens,loss\n1e6,2e7,3.1\n1e6,4e7,nan\n-5,4e7,2.9\n2e6,4e7,\"2,31\"\n",
+    "bad_cells": 'params,tokens,loss\n1e6,2e7,3.1\n1e6,4e7,nan\n-5,4e7,2.9\n2e6,4e7,"2,31"\n',
     "empty": "",
     "header_only": "params,tokens,loss\n",
 }
@@ -141,7 +141,8 @@ def test_a_plan_writes_nothing_and_imports_neither_torch_nor_ray(tmp_path: Path)
         "import sys; sys.argv = ['sweep', 'plan', sys.argv[1]]\n"
         "from orchestrator.cli import app\n"
         "app(standalone_mode=False)\n"
-        "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'datasets', 'pandas'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'datasets', 'pandas'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run(
@@ -170,7 +171,8 @@ def test_check_prints_the_schema_for_editors(tmp_path: Path) -> None:
 def test_doctor_and_version_answer_in_json(tmp_path: Path) -> None:
     report = json.loads(sweep("doctor", "--json", cwd=tmp_path).stdout)
     assert report["schema"] == "sweep.doctor/1"
-    assert {finding["what"] for finding in report["findings"]} >= {"Python", "torch", "ray", "memory"}
+    looked_at = {finding["what"] for finding in report["findings"]}
+    assert looked_at >= {"Python", "torch", "ray", "memory"}
     assert json.loads(sweep("version", "--json", cwd=tmp_path).stdout)["versions"]["torch"]
 
 

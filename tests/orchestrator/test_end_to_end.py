@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,34 @@ training: {{batch_tokens: 128, min_steps: 40, learning_rate: 0.01}}
 design: {{levels: [3e9, 9e9], sizes: 3, span: 2, tokens_per_parameter: 30}}
 run: {{executor: {executor}, checkpoint_every: 0.2s}}
 """
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards boil quiet vexing jam".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "seven",
+    "wizards",
+    "boil",
+    "quiet",
+    "vexing",
+    "jam",
+]
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Iterator[Path]:
+def workplace(tmp_path: Path) -> Path:
     """A folder with a corpus; the names in it are relative, as a person would write them."""
     text = " ".join(WORDS[(i * i + i // 7) % len(WORDS)] for i in range(60_000))
     (tmp_path / "corpus.txt").write_text(
         "\n".join(text[i : i + 400] for i in range(0, len(text), 400))
     )
-    yield tmp_path
+    return tmp_path
 
 
 def sweep(workplace: Path, *arguments: str, executor: str = "inline") -> subprocess.Popen[str]:

@@ -74,7 +74,10 @@ def test_a_second_driver_is_refused_and_told_who_holds_it(tmp_path: Path) -> Non
     )
     with Journal(tmp_path):
         second = subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+            [sys.executable, "-c", script, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     assert second.returncode != 0
     assert f"held by process {os.getpid()}" in second.stderr
@@ -102,7 +105,9 @@ def test_non_finite_numbers_never_enter_the_journal(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_a_journal_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_any_bytes_are_a_journal_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / JOURNAL).write_bytes(data)
     try:

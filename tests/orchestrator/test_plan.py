@@ -139,7 +139,9 @@ def test_the_next_level_is_centred_on_the_measured_minimum(budget: Budget) -> No
     assert found.reason == "the minimum of level 1"
 
 
-@pytest.mark.parametrize(("losses", "moves"), [([2.1, 2.2, 2.3, 2.4, 2.5], 1), ([2.5, 2.4, 2.3, 2.2, 2.1], -1)])
+@pytest.mark.parametrize(
+    ("losses", "moves"), [([2.1, 2.2, 2.3, 2.4, 2.5], 1), ([2.5, 2.4, 2.3, 2.2, 2.1], -1)]
+)
 def test_a_minimum_at_the_edge_moves_the_centre_beyond_it(
     budget: Budget, losses: list[float], moves: int
 ) -> None:
@@ -206,7 +208,9 @@ def test_explicit_shapes_are_the_only_ones_used(facts: DataFacts, hardware: Hard
 
 
 def test_measured_step_times_move_the_throughput() -> None:
-    true = dataclasses.replace(CPU_CORE, flops_per_s=1e10, step_overhead_s=9e-4, layer_overhead_s=4.5e-3)
+    true = dataclasses.replace(
+        CPU_CORE, flops_per_s=1e10, step_overhead_s=9e-4, layer_overhead_s=4.5e-3
+    )
     steps = [
         StepTime(n_layer=n, flops_per_step=f, seconds=true.step_s(n_layer=n, flops_per_step=f))
         for n, f in ((1, 3e7), (2, 2e8), (4, 2e9))

@@ -38,9 +38,7 @@ def quick_outcome(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
 
 
 def run(setting: Setting, executor: Any) -> Outcome:
-    return run_sweep(
-        setting, make_executor=lambda: executor, tracker=None, display=SilentDisplay()
-    )
+    return run_sweep(setting, make_executor=lambda: executor, tracker=None, display=SilentDisplay())
 
 
 def losses(setting: Setting) -> list[dict[str, str]]:
@@ -67,7 +65,11 @@ def test_levels_are_centred_on_what_was_measured_below_them(
 ) -> None:
     outcome = run(make_setting(), fake_executor)
     reasons = [level.reason for level in outcome.state.levels]
-    assert reasons == ["the budget's starting centre", "the minimum of level 1", "the minimum of level 2"]
+    assert reasons == [
+        "the budget's starting centre",
+        "the minimum of level 1",
+        "the minimum of level 2",
+    ]
 
 
 def test_running_a_finished_sweep_again_trains_nothing_and_starts_no_executor(
@@ -75,7 +77,11 @@ def test_running_a_finished_sweep_again_trains_nothing_and_starts_no_executor(
 ) -> None:
     setting = make_setting()
     first = run(setting, fake_executor)
-    before = {p: p.read_bytes() for p in setting.sweep_dir.rglob("*") if p.is_file() and "lock" not in p.name}
+    before = {
+        p: p.read_bytes()
+        for p in setting.sweep_dir.rglob("*")
+        if p.is_file() and "lock" not in p.name
+    }
 
     def refuse() -> Any:
         raise AssertionError("an executor was started")
@@ -83,7 +89,11 @@ def test_running_a_finished_sweep_again_trains_nothing_and_starts_no_executor(
     again = run_sweep(setting, make_executor=refuse, tracker=None, display=SilentDisplay())
     assert again.trained == 0
     assert (again.exit_code, again.fit) == (first.exit_code, first.fit)
-    after = {p: p.read_bytes() for p in setting.sweep_dir.rglob("*") if p.is_file() and "lock" not in p.name}
+    after = {
+        p: p.read_bytes()
+        for p in setting.sweep_dir.rglob("*")
+        if p.is_file() and "lock" not in p.name
+    }
     assert after == before
 
 
@@ -108,7 +118,9 @@ def test_a_driver_that_dies_anywhere_is_continued_to_the_same_table(
             raise Died
 
     crashing.before = die
-    setting = dataclasses.replace(whole, sweep_dir=tmp_path / "elsewhere" / "small", outputs=tmp_path / "elsewhere")
+    setting = dataclasses.replace(
+        whole, sweep_dir=tmp_path / "elsewhere" / "small", outputs=tmp_path / "elsewhere"
+    )
     with pytest.raises(Died):
         run(setting, crashing)
     second = type(fake_executor)()
@@ -156,7 +168,9 @@ def test_a_bad_trial_is_recorded_excluded_and_does_not_stop_the_sweep(
     def outcome_of(job: Job) -> Finished:
         if job.trial_id != victim:
             return good(job)
-        bad = RunResult(trial_id=victim, status=status, message="loss is nan at step 7", steps_executed=7)
+        bad = RunResult(
+            trial_id=victim, status=status, message="loss is nan at step 7", steps_executed=7
+        )
         return Finished(trial_id=victim, result=bad)
 
     fake_executor.outcome = outcome_of
@@ -184,7 +198,9 @@ def test_nothing_starts_that_no_longer_fits_and_the_sweep_can_be_told(
     assert not outcome.state.finished
 
 
-def test_replayed_steps_are_charged(make_setting: Callable[..., Setting], fake_executor: Any) -> None:
+def test_replayed_steps_are_charged(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
     setting = make_setting()
     good = fake_executor.outcome
 
@@ -286,4 +302,6 @@ def test_the_table_does_not_depend_on_the_order_of_execution(
 
     other = dataclasses.replace(setting, sweep_dir=tmp_path / "b" / "small", outputs=tmp_path / "b")
     run(other, Reversed())
-    assert (other.sweep_dir / "losses.csv").read_bytes() == (setting.sweep_dir / "losses.csv").read_bytes()
+    assert (other.sweep_dir / "losses.csv").read_bytes() == (
+        setting.sweep_dir / "losses.csv"
+    ).read_bytes()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +30,27 @@ design: {levels: [1e11], sizes: 3, span: 2, tokens_per_parameter: 150}
 """
 
 
+@pytest.fixture(scope="session")
+def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated store, made once: the migration takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    path = folder / "mlflow.db"
+    Projection(uri=f"sqlite:///{path}", experiment="e", artifacts=folder, sweep_dir=folder)
+    whole = folder / "whole.db"
+    with (
+        contextlib.closing(sqlite3.connect(path)) as database,
+        contextlib.closing(sqlite3.connect(whole)) as copy,
+    ):
+        database.backup(copy)
+    return whole
+
+
 @pytest.fixture
 def swept(
-    make_setting: Callable[..., Setting], fake_executor: Any, monkeypatch: pytest.MonkeyPatch
+    make_setting: Callable[..., Setting],
+    fake_executor: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    fresh_store: Path,
 ) -> Setting:
     """A finished sweep of three trials with three points each, and no tracker yet."""
     monkeypatch.setattr("orchestrator.outcome.RESAMPLES", 20)
@@ -50,9 +73,8 @@ def swept(
 
     fake_executor.outcome = with_metrics
     setting = make_setting(TEXT)
-    run_sweep(
-        setting, make_executor=lambda: fake_executor, tracker=None, display=SilentDisplay()
-    )
+    run_sweep(setting, make_executor=lambda: fake_executor, tracker=None, display=SilentDisplay())
+    shutil.copy(fresh_store, setting.outputs / "mlflow.db")
     (setting.sweep_dir / "report").mkdir()
     (setting.sweep_dir / "report" / "report.html").write_text("<p>answer</p>")
     return setting
@@ -114,15 +136,48 @@ def test_points_written_between_two_projections_are_added_once(swept: Setting) -
 
 def test_a_wiped_store_is_rebuilt_whole(swept: Setting) -> None:
     project(swept)
-    for path in swept.outputs.glob("mlflow.db*"):
-        path.unlink()
-    projection = project(swept)
-    assert len(projection._client.search_runs([projection.experiment_id])) == 4
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from orchestrator.journal import read_state\n"
+        "from orchestrator.tracking import Projection\n"
+        "outputs, sweep = map(Path, sys.argv[1:])\n"
+        "p = Projection(uri=f'sqlite:///{outputs}/wiped.db', experiment='e',\n"
+        "               artifacts=outputs, sweep_dir=sweep)\n"
+        "p.sync(read_state(sweep))\n"
+        "print(len(p._client.search_runs([p.experiment_id])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(swept.outputs), str(swept.sweep_dir)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "4"
 
 
 def test_the_store_is_private(swept: Setting) -> None:
+    (swept.outputs / "mlflow.db").unlink()
     project(swept)
     assert (swept.outputs / "mlflow.db").stat().st_mode & 0o077 == 0
+
+
+def test_a_store_killed_within_its_first_migration_is_made_again(swept: Setting) -> None:
+    script = (
+        "import os, sqlalchemy.event, sys; from pathlib import Path\n"
+        "from orchestrator.tracking import Projection\n"
+        "count = 0\n"
+        "@sqlalchemy.event.listens_for(sqlalchemy.Engine, 'before_cursor_execute')\n"
+        "def die(conn, cursor, statement, *rest):\n"
+        "    global count\n"
+        "    count += statement.lstrip().startswith('CREATE TABLE _alembic_tmp')\n"
+        "    if count == 3: os._exit(9)\n"
+        "Projection(uri=sys.argv[1], experiment='e', artifacts=Path('/'), sweep_dir=Path('/'))\n"
+    )
+    (swept.outputs / "mlflow.db").unlink()
+    uri = f"sqlite:///{swept.outputs / 'mlflow.db'}"
+    killed = subprocess.run([sys.executable, "-c", script, uri], check=False, capture_output=True)
+    assert killed.returncode == 9, killed.stderr
+    assert not (swept.outputs / "mlflow.db").exists()
+    projection = project(swept)
+    assert len(projection._client.search_runs([projection.experiment_id])) == 4
 
 
 def test_an_unreachable_store_is_trouble_and_not_an_error(swept: Setting) -> None:

@@ -16,7 +16,15 @@ from orchestrator.units import (
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("50M", 5e7), ("1.5B", 1.5e9), ("2G", 2e9), ("10k", 1e4), ("1e9", 1e9), (7, 7.0), ("1_000", 1e3)],
+    [
+        ("50M", 5e7),
+        ("1.5B", 1.5e9),
+        ("2G", 2e9),
+        ("10k", 1e4),
+        ("1e9", 1e9),
+        (7, 7.0),
+        ("1_000", 1e3),
+    ],
 )
 def test_counts_take_suffixes(text: object, value: float) -> None:
     assert parse_count(text) == value
@@ -32,7 +40,14 @@ def test_compute_takes_units(text: object, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("24h", 86400), ("90min", 5400), ("1h30m", 5400), ("2d", 172800), ("45s", 45), ("1.5 h", 5400)],
+    [
+        ("24h", 86400),
+        ("90min", 5400),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("45s", 45),
+        ("1.5 h", 5400),
+    ],
 )
 def test_durations_take_units(text: str, seconds: float) -> None:
     assert parse_seconds(text) == seconds
@@ -57,7 +72,14 @@ def test_a_duration_without_a_unit_is_refused(text: object) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(12_600_000, "12.6M"), (999_999, "1M"), (1234, "1.23k"), (48.8, "48.8"), (1.5e9, "1.5B"), (0, "0")],
+    [
+        (12_600_000, "12.6M"),
+        (999_999, "1M"),
+        (1234, "1.23k"),
+        (48.8, "48.8"),
+        (1.5e9, "1.5B"),
+        (0, "0"),
+    ],
 )
 def test_counts_are_written_with_three_digits(value: float, text: str) -> None:
     assert format_count(value) == text

@@ -78,7 +78,8 @@ def test_what_is_no_budget_is_refused_with_its_own_code(text: str, code: str, ru
 
 
 def test_an_alias_bomb_ends_quickly_in_an_error() -> None:
-    lines = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [{'*a%d, ' % (i - 1) * 12}]" for i in range(1, 12)]
+    bombs = [f"a{i}: &a{i} [{f'*a{i - 1}, ' * 12}]" for i in range(1, 12)]
+    lines = ["a0: &a0 [x, x]", *bombs]
     with pytest.raises(BadInput, match="aliases"):
         parse_yaml("\n".join(lines), file="f.yaml")
 
