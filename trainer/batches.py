@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 FEISTEL_ROUNDS = 4
 """Rounds of the network: four make it indistinguishable from a random permutation."""
@@ -84,6 +85,11 @@ class TokenBatches:
                 shift = int(_mix(key[:1] + key[1:])[0] % np.uint64(self._context))
             out[chosen] = window * self._context + shift
         return out.reshape(steps, self._batch)
+
+
+def inputs_and_targets(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Split windows [B, T + 1] into inputs [B, T] and the token that follows each of them."""
+    return ids[:, :-1], ids[:, 1:]
 
 
 def permute(indices: NDArray[Any], size: int, *, key: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.batches import TokenBatches
+from trainer.batches import TokenBatches, inputs_and_targets
 from trainer.config import TrainConfig
 from trainer.model.attention import Backend
 from trainer.model.transformer import Transformer
@@ -113,7 +113,7 @@ class Training:
                 # Noise is a function of (seed, step, part), so that no generator's state matters.
                 torch.manual_seed(_noise_seed(self.config.seed, self.step, number))
             with self._precision():
-                loss = self.model.loss(part[:, :-1], part[:, 1:])
+                loss = self.model.loss(*inputs_and_targets(part))
             auxiliary = self.model.auxiliary_loss() if self._mixtures else None
             objective = loss if auxiliary is None else loss + auxiliary
             if len(parts) > 1:

@@ -111,11 +111,12 @@ class MixtureOfExperts(nn.Module):
             tokens: [N, d].
 
         Returns:
-            Experts [N, k] and their weights [N, k]; the router's arithmetic is fp32.
+            Experts [N, k] and their weights [N, k]; the router's arithmetic is at least fp32.
         """
         sizes = self.sizes
         with torch.autocast(tokens.device.type, enabled=False):
-            logits = F.linear(tokens.float(), self.router.float())
+            wide = torch.promote_types(tokens.dtype, torch.float32)
+            logits = F.linear(tokens.to(wide), self.router.to(wide))
             if self.training and sizes.gumbel > 0:
                 logits = logits + sizes.gumbel * _gumbel(logits)
             scores = logits.softmax(-1) if sizes.router == "softmax" else logits.sigmoid()
