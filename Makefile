@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt docker/install-torch.sh
 	@$(BIN)/python -m pip install -q --disable-pip-version-check pip==26.3 uv==0.13.8
 	@docker/install-torch.sh $(BIN)/python
 	@$(BIN)/python -m pip install -q --no-deps -r constraints.txt
-	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m pip check
 	@touch $@
 
