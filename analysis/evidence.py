@@ -21,9 +21,10 @@ from analysis.laws import FloatArray, Surface
 from analysis.published import BYTES_PER_BPE_TOKEN
 from analysis.sweep_facts import SweepFacts
 from analysis.table import CONVENTIONS, LossTable, parameter_column
-from analysis.words import known
+from analysis.words import known, power
 
 _APART = 1.2
+_PATH_POINTS = 7
 _BYTE_LEVEL = 1.5
 """A tokenizer with fewer bytes per token than this counts as byte-level."""
 
@@ -52,6 +53,8 @@ class Run:
     """Every cell of its row."""
     number: int
     """Its row in the table, from 1."""
+    group: str
+    """The group it is drawn with: its level, or its decade of compute where no run has a level."""
 
     @property
     def used(self) -> bool:
@@ -153,6 +156,8 @@ class Evidence:
     """The optimum at the target; None when the fit was refused."""
     frontier: tuple[Optimum, ...]
     """The optimum at all computes, cheapest first; empty when refused."""
+    path: tuple[Optimum, ...]
+    """The frontier, and points of the law (without intervals) where it misses the sampled range."""
     surface: Surface | None
     """The headline's surface; None without one."""
     cost: CostCurve | None
@@ -194,12 +199,12 @@ class Evidence:
         """How many of this table's tokens make one token of the published works; 1 unless bytes."""
         return BYTES_PER_BPE_TOKEN / (self.bytes_per_token or 1.0) if self.byte_level else 1.0
 
-    def level_order(self) -> list[str]:
-        """Names of the levels of the runs, cheapest first."""
+    def group_order(self) -> list[str]:
+        """Groups that the runs are drawn in, cheapest first."""
         flops: dict[str, list[float]] = {}
         for run in self.runs:
-            if run.level and known(run.flops):
-                flops.setdefault(run.level, []).append(run.flops)
+            if run.group and known(run.flops):
+                flops.setdefault(run.group, []).append(run.flops)
         return sorted(flops, key=lambda name: (float(np.median(flops[name])), name))
 
     def along_frontier(self, name: str, flops: FloatArray) -> FloatArray:
@@ -210,7 +215,7 @@ class Evidence:
             flops: C, any shape; there must be two rows or more with a positive value.
         """
         rows: list[Optimum] = []
-        for row in self.frontier:
+        for row in self.path:
             if not (known(getattr(row, name)) and getattr(row, name) > 0):
                 continue
             # Two rows almost at one compute would bend the curve by their rounding.
@@ -261,6 +266,7 @@ def gather(fit: Mapping[str, Any], table: LossTable, sweep: SweepFacts | None = 
     if answer is not None and headline != "isoflop":
         surface = read_surface(fit, str(headline or "chinchilla"))
     cost = read_cost(table.params, table.tokens, table.flops) if table.n_points else None
+    frontier = tuple(sorted({r.flops: r for r in rows}.values(), key=lambda r: r.flops))
     return Evidence(
         fit=fit,
         table=table,
@@ -269,7 +275,8 @@ def gather(fit: Mapping[str, Any], table: LossTable, sweep: SweepFacts | None = 
         runs=_runs(table, sweep),
         levels=tuple(sorted(map(_level, fit.get("isoflop") or ()), key=lambda v: v.flops)),
         answer=answer,
-        frontier=tuple(sorted({r.flops: r for r in rows}.values(), key=lambda r: r.flops)),
+        frontier=frontier,
+        path=_path(frontier, surface, cost, table.flops),
         surface=surface,
         cost=cost,
         target=target,
@@ -291,6 +298,7 @@ def _runs(table: LossTable, sweep: SweepFacts | None) -> tuple[Run, ...]:
     names = [parameter_column(table.convention), *map(parameter_column, CONVENTIONS)]
     column = next((n for n in names if n in table.frame), names[0])
     runs = []
+    bare = not any(table.frame["level"]) if "level" in table.frame else True
     for number, row in enumerate(table.frame.to_dict("records"), start=1):
         given = row.get("trial_id")
         trial_id = str(given) if isinstance(given, str) and given else f"row {number}"
@@ -306,9 +314,57 @@ def _runs(table: LossTable, sweep: SweepFacts | None) -> tuple[Run, ...]:
                 excluded=one_line(row.get("excluded") or ""),
                 row={str(k): v for k, v in row.items()},
                 number=number,
+                group=_decade(_number(row.get("flops")))
+                if bare
+                else one_line(row.get("level") or ""),
             )
         )
     return tuple(runs)
+
+
+def _decade(flops: float) -> str:
+    """The decade of a compute in words, for runs that belong to no level."""
+    if not known(flops) or flops <= 0:
+        return ""
+    low = math.floor(math.log10(flops) + 1e-9)
+    return f"{power(10.0**low)} to {power(10.0 ** (low + 1))}"
+
+
+def _path(
+    frontier: tuple[Optimum, ...],
+    surface: Surface | None,
+    cost: CostCurve | None,
+    flops: FloatArray,
+) -> tuple[Optimum, ...]:
+    """The frontier with points of the law where it has none between the runs' computes."""
+    if surface is None or cost is None or not frontier:
+        return frontier
+    low, high = float(flops.min()), float(flops.max())
+    if sum(low * 0.99 <= r.flops <= high * 1.01 for r in frontier) >= 2:
+        return frontier
+    added = [
+        _law_point(surface, cost, float(c))
+        for c in np.geomspace(low, high, _PATH_POINTS)
+        if c < frontier[0].flops / _APART
+    ]
+    return (*added, *frontier)
+
+
+def _law_point(surface: Surface, cost: CostCurve, flops: float) -> Optimum:
+    found = surface.optimum_along(flops, cost)
+    return Optimum(
+        flops=flops,
+        params=found.params,
+        tokens=found.tokens,
+        tokens_per_parameter=found.tokens / found.params,
+        low=math.nan,
+        high=math.nan,
+        confidence=math.nan,
+        method="",
+        loss=found.loss,
+        extrapolation=math.nan,
+        near_optimal={},
+    )
 
 
 def _number(value: object) -> float:

@@ -137,8 +137,8 @@ class LevelStyle:
 
 
 def level_styles(evidence: Evidence) -> dict[str, LevelStyle]:
-    """Style of each level by name; '' is the style of runs outside any level."""
-    order = evidence.level_order()
+    """Style of each group of runs by name; '' is the style of runs outside any."""
+    order = evidence.group_order()
     styles = {
         name: LevelStyle(colour=ramp(i, len(order)), marker=MARKERS[i % len(MARKERS)], place=i)
         for i, name in enumerate(order)
@@ -170,10 +170,10 @@ def mark_runs(
         group: prefix of the group ids.
         size: area of a marker in square points.
     """
-    kinds = sorted({(styles.get(r.level, styles[""]).place, r.level, r.used) for r in runs})
-    for place, level, used in kinds:
-        mine = [i for i, r in enumerate(runs) if (r.level, r.used) == (level, used)]
-        style = styles.get(level, styles[""])
+    kinds = sorted({(styles.get(r.group, styles[""]).place, r.group, r.used) for r in runs})
+    for place, name, used in kinds:
+        mine = [i for i, r in enumerate(runs) if (r.group, r.used) == (name, used)]
+        style = styles.get(name, styles[""])
         gid = f"{group}-{place}-{'used' if used else 'out'}"
         ax.scatter(
             [x[i] for i in mine],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
 from analysis.evidence import Evidence
+from analysis.picture import level_styles, thinned
 from analysis.plot_style import (
     log_axis,
     padded,
@@ -43,3 +44,24 @@ def loss_axis(ax: Axes, values: Sequence[float], *, top: float | None = None) ->
     ax.set_ylim(low - margin, high + margin)
     ax.set_ylabel(LOSS_LABEL)
     return high + margin
+
+
+DECADES = "The table names no levels of equal compute: colour and marker show its decade."
+"""Caption of a picture whose runs belong to no level."""
+
+
+def group_labels(evidence: Evidence, places: Mapping[str, float]) -> list[tuple[float, str, str]]:
+    """Labels of the decades of compute, for a picture without levels.
+
+    Args:
+        evidence: the runs.
+        places: ordinate of each group's label.
+
+    Returns:
+        (ordinate, text, colour) for `analysis.picture.side_labels`; empty when there are levels.
+    """
+    if evidence.levels:
+        return []
+    styles = level_styles(evidence)
+    order = [name for name in evidence.group_order() if name in places]
+    return [(places[name], f"{name} FLOPs", styles[name].colour) for name in thinned(order)]

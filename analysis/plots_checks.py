@@ -169,7 +169,7 @@ def training_picture(
     )
     log_axis(ax, "y", "Training loss (nats/token)", padded([min(ends), high], 1.04), "plain")
     for number, (run, points) in enumerate(found):
-        style = styles.get(run.level, styles[""])
+        style = styles.get(run.group, styles[""])
         gid = f"curve-{number}"
         ax.plot(
             [p.flops for p in points],
@@ -192,9 +192,9 @@ def training_picture(
         size=18,
     )
     labels = []
-    for name in evidence.level_order():
-        mine = [p for r, p in finals if r.level == name]
-        flops = [r.flops for r, _ in finals if r.level == name]
+    for name in evidence.group_order():
+        mine = [p for r, p in finals if r.group == name]
+        flops = [r.flops for r, _ in finals if r.group == name]
         if mine:
             labels.append(
                 (

@@ -23,7 +23,14 @@ from analysis.picture import (
     star,
     thinned,
 )
-from analysis.plot_axes import COMPUTE_LABEL, TOKEN_LABEL, loss_axis, parameter_label
+from analysis.plot_axes import (
+    COMPUTE_LABEL,
+    DECADES,
+    TOKEN_LABEL,
+    group_labels,
+    loss_axis,
+    parameter_label,
+)
 from analysis.plot_style import (
     DASHES,
     PAPER,
@@ -56,14 +63,16 @@ def surface_picture(evidence: Evidence) -> Picture | None:
     figure, (ax,) = new_figure(height=4.3)
     styles = level_styles(evidence)
     names: PointNames = {}
-    frontier = [r for r in evidence.frontier if r.flops <= _far(evidence)]
+    frontier = [r for r in evidence.path if r.flops <= _far(evidence)]
     x_limits = padded([r.params for r in runs] + [r.params for r in frontier])
     y_limits = padded([r.tokens for r in runs] + [r.tokens for r in frontier])
     log_axis(ax, "x", parameter_label(evidence), x_limits, "si")
     log_axis(ax, "y", TOKEN_LABEL, y_limits, "si")
     if evidence.surface is not None:
         _contours(ax, evidence, x_limits, y_limits)
-    labels = _equal_compute(ax, evidence, x_limits, y_limits)
+    labels = _equal_compute(ax, evidence, x_limits, y_limits) or group_labels(
+        evidence, {r.group: r.tokens for r in runs}
+    )
     if len(frontier) > 1 and evidence.answer:
         C = _between(frontier)
         N, D = (evidence.along_frontier(name, C) for name in ("params", "tokens"))
@@ -94,7 +103,8 @@ def surface_picture(evidence: Evidence) -> Picture | None:
         slug="surface",
         title="Where the runs lie, and the fitted loss between them",
         caption=(
-            "Each point is a run. Dotted lines join equal compute. "
+            "Each point is a run. "
+            + ("Dotted lines join equal compute. " if evidence.levels else DECADES + " ")
             + (
                 "Thin contours are the fitted loss. The heavy line is the compute-optimal "
                 "frontier: solid where runs reach, dashed beyond them; the star is the target."
@@ -203,7 +213,7 @@ def scaling_picture(evidence: Evidence) -> Picture | None:
     figure, (ax,) = new_figure(height=3.5)
     styles = level_styles(evidence)
     names: PointNames = {}
-    frontier = [r for r in evidence.frontier if known(r.loss) and r.flops <= _far(evidence)]
+    frontier = [r for r in evidence.path if known(r.loss) and r.flops <= _far(evidence)]
     limits = padded([r.flops for r in runs] + [r.flops for r in frontier])
     log_axis(ax, "x", COMPUTE_LABEL, limits, "power")
     ceiling = loss_axis(ax, [r.loss for r in fitted] + [r.loss for r in frontier])

@@ -23,7 +23,7 @@ from analysis.picture import (
     star,
     thinned,
 )
-from analysis.plot_axes import loss_axis, parameter_label
+from analysis.plot_axes import DECADES, group_labels, loss_axis, parameter_label
 from analysis.plot_style import (
     DASHES,
     INK,
@@ -80,13 +80,12 @@ def isoflop_picture(evidence: Evidence) -> Picture | None:
         names=names,
         group="run",
     )
-    side_labels(
-        ax,
-        [
-            (y, f"{power(v.flops, 2)} FLOPs" + ("" if v.accepted else "\n(not counted)"), c)
-            for y, v, c in thinned(labels)
-        ],
-    )
+    levels = [
+        (y, f"{power(v.flops, 2)} FLOPs" + ("" if v.accepted else "\n(not counted)"), colour)
+        for y, v, colour in thinned(labels)
+    ]
+    ends = {r.group: min(r.loss, ceiling) for r in sorted(fitted, key=lambda r: r.params)}
+    side_labels(ax, levels or group_labels(evidence, ends))
     high = sum(r.loss > ceiling for r in runs)
     hollow = any(not r.used for r in runs)
     notes = ["hollow: left out of the fit"] if hollow else []
@@ -133,6 +132,8 @@ def _mark_minimum(ax: Axes, level: Level, *, annotate: bool) -> None:
 
 
 def _isoflop_caption(evidence: Evidence) -> str:
+    if not evidence.levels:
+        return f"Each point is a run. {DECADES} No curve of equal compute can be drawn."
     text = (
         "Each colour is one compute level: models of different size N, each trained on as many "
         "tokens as that compute pays for. Too small a model (left) or too few tokens (right) "

@@ -23,7 +23,7 @@ from analysis.picture import (
     star,
     thinned,
 )
-from analysis.plot_axes import COMPUTE_LABEL
+from analysis.plot_axes import COMPUTE_LABEL, DECADES
 from analysis.plot_style import (
     BLUE,
     DASHES,
@@ -186,13 +186,14 @@ def _ratio_band(
     assert best is not None
     if len(rows) < 2:
         return []
-    C = np.geomspace(max(rows[0].flops, x_limits[0]), min(rows[-1].flops, x_limits[1]), 60)
-    middle, low, high = (
-        evidence.along_frontier(name, C) for name in ("tokens_per_parameter", "low", "high")
-    )
+    last = min(rows[-1].flops, x_limits[1])
+    C = np.geomspace(max(rows[0].flops, x_limits[0]), last, 60)
+    low, high = (evidence.along_frontier(name, C) for name in ("low", "high"))
     ax.fill_between(C, low, high, color=VERMILION, alpha=0.16, linewidth=0, zorder=1)
     ax.plot(C, low, color=VERMILION, linewidth=0.6, zorder=2)
     ax.plot(C, high, color=VERMILION, linewidth=0.6, zorder=2)
+    C = np.geomspace(max(evidence.path[0].flops, x_limits[0]), last, 60)
+    middle = evidence.along_frontier("tokens_per_parameter", C)
     frontier_line(ax, evidence, C, middle, C)
     star(ax, best.flops, best.tokens_per_parameter, colour=VERMILION, size=170)
     name = f"this sweep\n({confidence(best.confidence)} band)"
@@ -236,9 +237,13 @@ def _ratio_caption(evidence: Evidence, hidden: Sequence[str]) -> str:
     if evidence.answer:
         text += (
             "The heavy line with its band is this sweep's answer: solid over the compute that was "
-            "sampled (grey), dashed where it is an extrapolation. Black stars are the isoFLOP "
-            "minima with ±1 sd; the coloured star is the target. "
+            "sampled (grey), dashed where it is an extrapolation; the coloured star is the "
+            "target. "
         )
+        if any(v.accepted for v in evidence.levels):
+            text += "Black stars are the isoFLOP minima with ±1 sd. "
+    if not evidence.levels:
+        text += DECADES + " "
     text += "Thin lines are published laws, with other data and other counting rules"
     if hidden:
         text += f" ({listed(hidden)} off the chart: see the table)"

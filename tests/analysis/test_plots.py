@@ -221,6 +221,26 @@ def test_the_frontier_is_dashed_beyond_the_largest_run(pictures):
     assert dashed.get_xdata()[-1] == pytest.approx(1e21)
 
 
+def test_without_levels_the_frontier_still_crosses_the_runs_and_decades_are_told_apart():
+    rows = pd.concat(
+        [
+            frame((C,), 5, levels=False).iloc[[i % 5]]
+            for i, C in enumerate(np.geomspace(1.3e18, 7e19, 40))
+        ]
+    )
+    found = evidence_of(rows)
+    assert not found.levels
+    pictures = {p.slug: p for p in draw_pictures(found, {})}
+    ax = pictures["ratio"].figure.axes[0]
+    line = min((v for v in ax.lines if v.get_linewidth() > 2), key=lambda v: v.get_xdata()[0])
+    assert line.get_xdata()[0] == pytest.approx(1.3e18)
+    assert line.get_ydata()[0] == pytest.approx(BESIROGLU.optimum(1.3e18).tokens_per_parameter, 0.5)
+    words = words_of(pictures["isoflop"])
+    assert "10¹⁸ to 10¹⁹ FLOPs" in words
+    assert "10¹⁹ to 10²⁰ FLOPs" in words
+    assert not [row for row in pictures["ratio"].rows if np.isnan(row[-1])]
+
+
 def test_the_waste_curve_agrees_with_the_near_optimal_bands(evidence):
     for name, share in (("waste_1pct", 0.01), ("waste_5pct", 0.05)):
         band = np.array(evidence.answer.near_optimal[name])
