@@ -19,8 +19,8 @@ from analysis.answer import finite
 from analysis.escape import csv_cell, latex
 from analysis.picture import Picture
 from analysis.story import Story
-from analysis.story_tables import Table
 from analysis.table import COLUMNS, LossTable
+from analysis.text_table import Table
 
 
 def fit_json(fit: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.evidence import Evidence, read_surface
+from analysis.evidence import Evidence
+from analysis.gather import read_surface
 from analysis.picture import (
     RUN_COLUMNS,
     Column,

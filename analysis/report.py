@@ -79,8 +79,8 @@ def _contents(
 ) -> dict[str, bytes]:
     """Every file of a report by its relative name."""
     # Drawing loads matplotlib: whoever only names `SweepFacts` must not wait for it.
-    from analysis.evidence import gather
     from analysis.exports import fit_json, losses_csv, picture_csv, tables_tex
+    from analysis.gather import gather
     from analysis.pages import html_page, markdown_page
     from analysis.plots import draw_pictures
     from analysis.published import BIBTEX

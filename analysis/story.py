@@ -11,19 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.evidence import Evidence
-from analysis.story_tables import (
+from analysis.fit_tables import (
     CONVENTION_WORDS,
-    Table,
-    budget_table,
     convention_table,
     estimator_table,
     frontier_table,
     level_table,
-    pairs_table,
     published_table,
-    run_table,
     sensitivity_table,
 )
+from analysis.run_tables import budget_table, pairs_table, run_table
+from analysis.text_table import Table
+from analysis.verdict import STATUS_WORDS, CheckLine, advice, checks, meaning
 from analysis.words import (
     confidence,
     count,
@@ -37,54 +36,6 @@ from analysis.words import (
     si,
     significant,
 )
-
-STATUS_WORDS = {"identified": "IDENTIFIED", "weak": "WEAK", "not_identified": "NOT IDENTIFIED"}
-"""The verdicts as they are printed."""
-RULES = {
-    "R1": ("Enough different runs", "Add model sizes or compute levels."),
-    "R2": (
-        "Optimum inside the grid",
-        "Add smaller or larger models at the levels named above, so that each curve turns up at "
-        "both ends.",
-    ),
-    "R3": (
-        "Wide enough, target near enough",
-        "Add a cheaper or a dearer level, or ask for a target nearer to the largest run.",
-    ),
-    "R4": (
-        "Interval narrow enough",
-        "Add runs at ratios far from the best one, another compute level, or seeds.",
-    ),
-    "R5": (
-        "No fitted number at a limit",
-        "Widen the range of sizes and of tokens, so that both terms of the law can be seen.",
-    ),
-    "R6": ("The fit is stable", "Add runs: a few of them decide the fit alone."),
-    "R7": (
-        "The law fits the runs",
-        "Look at the residuals; leave out the cheapest level or check its training recipe.",
-    ),
-    "R8": (
-        "The runs are comparable",
-        "Use one tokenizer, one precision and one recipe; give every run enough steps.",
-    ),
-    "R9": ("The noise is measured", "Repeat two or three runs with other seeds."),
-}
-"""Each rule in words, and what to do when it fails."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckLine:
-    """One rule's outcome."""
-
-    rule: str
-    """`R1` to `R9`."""
-    name: str
-    """The rule in words."""
-    outcome: str
-    """`passed`, `refused`, `weak` or `note`."""
-    message: str
-    """What was found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +111,9 @@ def tell(evidence: Evidence) -> Story:
         else "",
         figures=_figures(evidence),
         support=tuple(_support(evidence)),
-        verdict_meaning=_meaning(evidence),
-        checks=_checks(evidence),
-        advice=_advice(evidence),
+        verdict_meaning=meaning(evidence),
+        checks=checks(evidence),
+        advice=advice(evidence),
         warnings=tuple(str(w) for w in evidence.fit.get("warnings") or ()),
         waste=tuple(_waste(evidence)),
         caveats=tuple(_caveats(evidence)),
@@ -278,49 +229,6 @@ def _cost_words(evidence: Evidence) -> list[str]:
     if known(sweep.price):
         text += f", {count(sweep.price)} {sweep.currency_note}".rstrip()
     return [text + "."]
-
-
-def _meaning(evidence: Evidence) -> str:
-    if evidence.status == "identified":
-        return (
-            "Every rule that could refuse or weaken the answer passed: the runs carry this ratio, "
-            "within its interval."
-        )
-    if evidence.status == "weak":
-        return (
-            "The runs point to this ratio, but not firmly: treat it as provisional until the "
-            "points marked weak below are mended."
-        )
-    return (
-        "The runs cannot carry a ratio, so none is printed. What the failed rules ask for is "
-        "listed below; a number without it would be a guess."
-    )
-
-
-def _outcome(check: dict[str, object]) -> str:
-    if check.get("passed"):
-        return "passed"
-    return {"refuse": "refused", "warn": "weak"}.get(str(check.get("severity", "refuse")), "note")
-
-
-def _checks(evidence: Evidence) -> tuple[CheckLine, ...]:
-    order = ("refused", "weak", "note", "passed")
-    lines = [
-        CheckLine(
-            rule=str(c.get("rule", "")),
-            name=RULES.get(str(c.get("rule")), (str(c.get("rule", "")), ""))[0],
-            outcome=_outcome(c),
-            message=str(c.get("message", "")),
-        )
-        for c in evidence.fit.get("checks") or ()
-    ]
-    return tuple(sorted(lines, key=lambda line: order.index(line.outcome)))
-
-
-def _advice(evidence: Evidence) -> tuple[str, ...]:
-    failed = [c for c in _checks(evidence) if c.outcome in ("refused", "weak", "note")]
-    rules = dict.fromkeys(c.rule for c in failed if c.rule in RULES)
-    return tuple(f"{rule}: {RULES[rule][1]}" for rule in rules)
 
 
 def _waste(evidence: Evidence) -> list[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.answer import fit_table
-from analysis.evidence import gather
+from analysis.gather import gather
 from analysis.plot_style import (
     BLUE,
     DARK,

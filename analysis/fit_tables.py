@@ -1,24 +1,21 @@
-"""The tables of a report as text: estimators, levels, conventions, published laws, runs, money.
+"""Tables of a fit: estimators, levels, frontier, conventions, other choices, published laws.
 
-In: an `Evidence`. Out: `Table`s of plain strings; whoever writes them into a format escapes them.
+In: an `Evidence`. Out: `Table`s of plain strings; None where there is nothing to say.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from analysis.evidence import Evidence, Run
+from analysis.evidence import Evidence
 from analysis.published import PUBLISHED
+from analysis.text_table import Table
 from analysis.words import (
     MISSING,
     confidence,
     count,
-    duration,
     interval,
     known,
     percent,
@@ -35,7 +32,6 @@ CONVENTION_WORDS = {
     "params": "the table's own count; it does not say which",
 }
 """What N counts under each convention."""
-_LONG = 26
 _STRONGEST = 8
 _LAW_WORDS = {
     "chinchilla": "Surface E + A/Nᵅ + B/Dᵝ (Chinchilla, Approach 3)",
@@ -44,31 +40,6 @@ _LAW_WORDS = {
     "pinned": "Surface with α and β as Besiroglu found them",
     "isoflop": "Line through the isoFLOP minima (Approach 2)",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of text."""
-
-    caption: str
-    """What it is, in a few words."""
-    headings: tuple[str, ...]
-    """One for each column."""
-    rows: tuple[tuple[str, ...], ...]
-    """Cells, one for each heading."""
-    text_columns: tuple[int, ...] = (0,)
-    """Columns of words, aligned to the left; all others hold numbers."""
-    anchors: tuple[str, ...] = ()
-    """Id of each row, where other parts of the page refer to them."""
-    faint: tuple[bool, ...] = ()
-    """Whether each row is set back, such as an excluded run."""
-
-    @property
-    def long_columns(self) -> frozenset[int]:
-        """Columns of words whose cells are sentences: they may be broken into lines."""
-        return frozenset(
-            i for i in self.text_columns if any(len(row[i]) > _LONG for row in self.rows)
-        )
 
 
 def estimator_table(evidence: Evidence) -> Table | None:
@@ -290,98 +261,3 @@ def published_table(evidence: Evidence) -> Table | None:
         rows=tuple(rows),
         text_columns=(0, wide, wide + 1),
     )
-
-
-_RUN_EXTRAS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("bpb", "Bits per byte", lambda v: significant(v, 4)),
-    ("steps", "Steps", lambda v: f"{v:.0f}"),
-    ("learning_rate", "Learning rate", significant),
-    ("epochs", "Epochs", lambda v: significant(v, 2)),
-    ("seed", "Seed", lambda v: significant(v, 12) if isinstance(v, (int, float)) else str(v)),
-    ("wall_s", "Time", duration),
-    ("device", "Device", str),
-)
-"""Columns shown where the table has them: name in the table, heading, how a cell is written."""
-
-
-def run_table(evidence: Evidence) -> Table:
-    """Every row of the loss table."""
-    frame = evidence.table.frame
-    extra = [e for e in _RUN_EXTRAS if e[0] in frame and frame[e[0]].notna().any()]
-    ids = any(run.label != run.trial_id for run in evidence.runs)
-    rows = []
-    for run in evidence.runs:
-        cells = [
-            run.label,
-            run.level or MISSING,
-            si(run.params),
-            si(run.tokens),
-            count(run.ratio),
-            power(run.flops),
-            significant(run.loss, 4),
-            "yes" if run.used else f"no: {run.excluded}",
-        ]
-        cells += [_cell(run, key, write) for key, _, write in extra]
-        rows.append((*cells, run.trial_id) if ids else tuple(cells))
-    headings = ["Run", "Level", "N", "D", "D/N", "C (FLOPs)", "Loss", "In the fit?"]
-    headings += [heading for _, heading, _ in extra] + (["Id"] if ids else [])
-    in_words = ("Run", "Level", "In the fit?", "Device", "Id")
-    return Table(
-        caption="Every run",
-        headings=tuple(headings),
-        rows=tuple(rows),
-        text_columns=tuple(i for i, h in enumerate(headings) if h in in_words),
-        anchors=tuple(run.anchor for run in evidence.runs),
-        faint=tuple(not run.used for run in evidence.runs),
-    )
-
-
-def _cell(run: Run, key: str, write: Callable[[Any], str]) -> str:
-    value = run.row.get(key)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return MISSING
-    return write(value)
-
-
-def budget_table(evidence: Evidence) -> Table:
-    """What was allowed, spent and useful."""
-    sweep = evidence.sweep
-    in_fit = sum(r.flops for r in evidence.used if known(r.flops))
-    rows: list[tuple[str, str, str]] = []
-
-    def share(value: float | None) -> str:
-        total = sweep.budget_flops if sweep else None
-        return percent(value / total, 3) if known(value) and known(total) and total else ""
-
-    if sweep is not None:
-        rows += [
-            ("Budget", f"{power(sweep.budget_flops)} FLOPs", ""),
-            (
-                "Charged (retries and failures too)",
-                f"{power(sweep.charged_flops)} FLOPs",
-                share(sweep.charged_flops),
-            ),
-            ("In finished runs", f"{power(sweep.useful_flops)} FLOPs", share(sweep.useful_flops)),
-        ]
-    rows.append(("In the runs that the fit uses", f"{power(in_fit)} FLOPs", share(in_fit)))
-    if sweep is not None:
-        if known(sweep.slot_hours) and sweep.slot_hours is not None:
-            rows.append(("Training time, all slots", duration(3600 * sweep.slot_hours), ""))
-        if known(sweep.wall_s):
-            rows.append(("From first start to last end", duration(sweep.wall_s), ""))
-        if known(sweep.price):
-            rows.append(("Price", f"{count(sweep.price)} {sweep.currency_note}".strip(), ""))
-        if sweep.states:
-            states = ", ".join(f"{n} {state}" for state, n in sweep.states.items() if n)
-            rows.append(("Trials", states or "none", ""))
-    return Table(
-        caption="Budget",
-        headings=("What", "Amount", "Share of budget"),
-        rows=tuple(rows),
-        text_columns=(0,),
-    )
-
-
-def pairs_table(caption: str, headings: tuple[str, str], pairs: Sequence[tuple[str, str]]) -> Table:
-    """Two columns of words."""
-    return Table(caption=caption, headings=headings, rows=tuple(pairs), text_columns=(0, 1))
