@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.errors import BadInput, Exit, Fault, SweepError, nearest
+from orchestrator import cli_operations
+from orchestrator.errors import BadInput, Exit, Fault, SweepError
+from orchestrator.terminal import (
+    AsJson,
+    BudgetFile,
+    Outputs,
+    SweepName,
+    err,
+    find_sweep,
+    out,
+    print_json,
+    print_outcome,
+    read_budget,
+)
 
 if TYPE_CHECKING:
     from orchestrator.budget import Budget
@@ -25,17 +36,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=True,
 )
-out = Console(file=sys.stdout, highlight=False)
-err = Console(file=sys.stderr, highlight=False)
-
-BudgetFile = Annotated[Path, typer.Argument(help="The budget file.", metavar="BUDGET.YAML")]
-SweepName = Annotated[
-    str, typer.Argument(help="A sweep's name, its folder, or its budget file.", metavar="SWEEP")
-]
-Outputs = Annotated[
-    Path, typer.Option("--outputs", help="Folder of all sweeps.", envvar="SWEEP_OUTPUTS")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def init(
     parse_budget(text, file=path.name)
     path.write_text(text)
     if as_json:
-        _print_json({"schema": "sweep.init/1", "path": str(path)})
+        print_json({"schema": "sweep.init/1", "path": str(path)})
         return
     out.print(f"Wrote {path}. Next: [bold]sweep plan {path}[/], then [bold]sweep run {path}[/].")
 
@@ -109,7 +109,7 @@ def check(
     from orchestrator.budget import json_schema
 
     if schema:
-        _print_json(json_schema())
+        print_json(json_schema())
         return
     if budget_file is None:
         raise BadInput(
@@ -119,10 +119,10 @@ def check(
                 remedy="sweep check budget.yaml",
             )
         )
-    budget, _ = _read_budget(budget_file)
+    budget, _ = read_budget(budget_file)
     plan, _ = _plan(budget, budget_file, outputs)
     if as_json:
-        _print_json(
+        print_json(
             {"schema": "sweep.check/1", "valid": True, "name": budget.name,
              "trials": len(plan.trials), "warnings": list(plan.warnings)}
         )  # fmt: skip
@@ -144,13 +144,13 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a budget would be spent on: trials, time, price, warnings. Writes nothing."""
-    budget, _ = _read_budget(budget_file)
+    budget, _ = read_budget(budget_file)
     if show_defaults:
         _print_defaults(budget, as_json=as_json)
         return
     planned, hardware = _plan(budget, budget_file, outputs)
     if as_json:
-        _print_json(planned.to_dict())
+        print_json(planned.to_dict())
         return
     from orchestrator.views import print_plan
 
@@ -175,7 +175,7 @@ def run(
     from orchestrator.session import RunRequest, run_budget
 
     changes = {key: value for key, value in (("executor", executor), ("address", address)) if value}
-    budget, text = _read_budget(budget_file, run=changes)
+    budget, text = read_budget(budget_file, run=changes)
     request = RunRequest(
         budget=budget,
         text=text,
@@ -188,9 +188,9 @@ def run(
     if outcome is None:
         raise typer.Exit(int(Exit.COMPLETE))
     if as_json:
-        _print_json(outcome.document)
+        print_json(outcome.document)
     else:
-        _print_outcome(budget.name, outcome.document, outcome.report)
+        print_outcome(budget.name, outcome.document, outcome.report)
     raise typer.Exit(int(outcome.exit_code))
 
 
@@ -200,13 +200,13 @@ def status(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson
     from orchestrator.journal import read_state
     from orchestrator.views import print_status
 
-    folder = _sweep_dir(sweep, outputs)
+    folder = find_sweep(sweep, outputs)
     state = read_state(folder)
     assert state.opened is not None
     if not as_json:
         print_status(out, state)
         return
-    _print_json(
+    print_json(
         {
             "schema": "sweep.status/1",
             "name": state.opened["name"],
@@ -271,7 +271,7 @@ def fit(
             )
         )
     if sweep is not None:
-        result = fit_sweep(_sweep_dir(sweep, outputs), huber_delta=huber_delta)
+        result = fit_sweep(find_sweep(sweep, outputs), huber_delta=huber_delta)
     else:
         assert table is not None
         result = fit_any_table(
@@ -283,7 +283,7 @@ def fit(
             report_dir=report_dir,
         )
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         from orchestrator.views import print_fit
 
@@ -297,9 +297,9 @@ def report(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson
     """Write a sweep's report again from its journal."""
     from orchestrator.fitting import report_sweep
 
-    path = report_sweep(_sweep_dir(sweep, outputs))
+    path = report_sweep(find_sweep(sweep, outputs))
     if as_json:
-        _print_json({"schema": "sweep.report/1", "report": str(path)})
+        print_json({"schema": "sweep.report/1", "report": str(path)})
     else:
         out.print(str(path), soft_wrap=True)
 
@@ -309,10 +309,10 @@ def plot(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson =
     """Draw a sweep's figures again and list them."""
     from orchestrator.fitting import report_sweep
 
-    folder = report_sweep(_sweep_dir(sweep, outputs)).parent / "figures"
+    folder = report_sweep(find_sweep(sweep, outputs)).parent / "figures"
     figures = sorted(str(path) for path in folder.iterdir() if path.suffix in (".png", ".svg"))
     if as_json:
-        _print_json({"schema": "sweep.plot/1", "figures": figures})
+        print_json({"schema": "sweep.plot/1", "figures": figures})
     else:
         for path in figures:
             out.print(path, soft_wrap=True)
@@ -328,7 +328,7 @@ def ui(
     """Open MLflow on the sweeps' store and print links to the runs. Ctrl-C ends it."""
     from orchestrator.mlflow_ui import serve
 
-    folder = _sweep_dir(sweep, outputs) if sweep else None
+    folder = find_sweep(sweep, outputs) if sweep else None
     serve(outputs.resolve(), folder, port=port, announce=_announce(as_json))
 
 
@@ -340,7 +340,7 @@ def doctor(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
     findings = examine(outputs.resolve())
     sound = all(finding.sound for finding in findings)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "schema": "sweep.doctor/1",
                 "sound": sound,
@@ -364,54 +364,10 @@ def version(as_json: AsJson = False) -> None:
     names = ("isosweep", "torch", "ray", "mlflow", "optuna", "scipy", "numpy", "pandas")
     versions = {name: version_of(name) for name in names}
     if as_json:
-        _print_json({"schema": "sweep.version/1", "versions": versions})
+        print_json({"schema": "sweep.version/1", "versions": versions})
     else:
         for name, number in versions.items():
             out.print(f"{name} {number}")
-
-
-def _read_budget(path: Path, *, run: dict[str, str] | None = None) -> tuple[Budget, str]:
-    """A budget file as a value and as text, with options of the command laid over `run:`."""
-    from orchestrator.budget import parse_budget
-
-    if not path.is_file():
-        beside = path.parent if path.parent.is_dir() else Path()
-        found = [str(item) for item in beside.glob("*.yaml")]
-        raise BadInput(
-            Fault(
-                code="SWP-1000",
-                rule="the budget file must exist",
-                place=str(path),
-                remedy=nearest(str(path), found) if found else "`sweep init` writes one",
-            )
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            Fault(
-                code="SWP-1001",
-                rule=f"a budget file must be UTF-8 text; byte {error.start} is not",
-                place=str(path),
-                remedy="save it as UTF-8",
-            )
-        ) from None
-    budget = parse_budget(text, file=str(path))
-    if run:
-        record = budget.model_dump(mode="json")
-        record["run"] |= run
-        try:
-            budget = type(budget).model_validate(record)
-        except ValueError as error:
-            raise BadInput(
-                Fault(
-                    code="SWP-1304",
-                    rule=f"an option is wrong: {error}".splitlines()[0],
-                    place=", ".join(f"--{key} {value}" for key, value in run.items()),
-                    remedy="see `sweep run --help`",
-                )
-            ) from None
-    return budget, text
 
 
 def _plan(budget: Budget, budget_file: Path, outputs: Path) -> tuple[Any, Any]:
@@ -427,7 +383,7 @@ def _plan(budget: Budget, budget_file: Path, outputs: Path) -> tuple[Any, Any]:
 def _print_defaults(budget: Budget, *, as_json: bool) -> None:
     record = budget.model_dump(mode="json")
     if as_json:
-        _print_json({"schema": "sweep.budget/1", "budget": record})
+        print_json({"schema": "sweep.budget/1", "budget": record})
         return
     import yaml
 
@@ -435,52 +391,6 @@ def _print_defaults(budget: Budget, *, as_json: bool) -> None:
 
     out.print(yaml.safe_dump(record, sort_keys=False, allow_unicode=True).rstrip(), markup=False)
     out.print(f"# learning-rate rules: {', '.join(LEARNING_RATE_RULES)}", markup=False)
-
-
-def _print_outcome(name: str, document: dict[str, Any], report_path: Path | None) -> None:
-    from orchestrator.views import answer_lines, next_commands, print_commands
-
-    trials = document["trials"]
-    done = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
-    out.print()
-    if document["fit"] is not None:
-        first, *rest = answer_lines(document["fit"])
-        out.print(f"[bold]{escape(first)}[/]", soft_wrap=True)
-        for line in rest:
-            out.print(escape(line), soft_wrap=True)
-    else:
-        out.print(f"[bold]Stopped.[/] Go on with: sweep run outputs/{name}/budget.yaml")
-    share = document["charged_flops"] / document["budget_flops"]
-    out.print(
-        f"  trials: {done}; charged {document['charged_flops']:.3g} of "
-        f"{document['budget_flops']:.3g} FLOPs ({share:.0%})"
-    )
-    if document["tracker"]:
-        out.print(f"[yellow]MLflow is behind:[/] {escape(document['tracker'])}")
-    out.print()
-    print_commands(out, next_commands(name, report_path))
-
-
-def _sweep_dir(name: str, outputs: Path) -> Path:
-    """The folder of a sweep given by name, folder or budget file."""
-    from orchestrator.journal import JOURNAL
-
-    given = Path(name)
-    candidates = [outputs / name, given]
-    if given.is_file():
-        candidates = [outputs / _read_budget(given)[0].name, given.parent]
-    for folder in candidates:
-        if (folder / JOURNAL).is_file():
-            return folder.resolve()
-    known = sorted(path.parent.name for path in outputs.glob(f"*/{JOURNAL}"))
-    raise BadInput(
-        Fault(
-            code="SWP-1305",
-            rule=f"no sweep of this name in {outputs}/",
-            place=name,
-            remedy=nearest(name, known) if known else "start one with `sweep run budget.yaml`",
-        )
-    )
 
 
 def _mapping(pairs: list[str]) -> dict[str, str]:
@@ -523,7 +433,7 @@ def _announce(as_json: bool) -> Any:
 
     def announce(links: dict[str, str]) -> None:
         if as_json:
-            _print_json({"schema": "sweep.ui/1", **links})
+            print_json({"schema": "sweep.ui/1", **links})
             sys.stdout.flush()
             return
         for what, link in links.items():
@@ -533,5 +443,4 @@ def _announce(as_json: bool) -> Any:
     return announce
 
 
-def _print_json(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")
+cli_operations.register(app)

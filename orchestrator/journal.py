@@ -94,7 +94,16 @@ class Journal:
 
 
 def read_state(sweep_dir: Path) -> SweepState:
-    """The state of a sweep directory, without locking it; a torn last line is left alone.
+    """The state of a sweep directory, without locking it.
+
+    Raises:
+        StateRefused: as `read_events`.
+    """
+    return fold(read_events(sweep_dir))
+
+
+def read_events(sweep_dir: Path) -> list[Event]:
+    """The events of a sweep directory, without locking it; a torn last line is left alone.
 
     Raises:
         StateRefused: when there is no journal, or it is damaged.
@@ -109,7 +118,7 @@ def read_state(sweep_dir: Path) -> SweepState:
                 remedy="name the folder of a sweep that was started with `sweep run`",
             )
         )
-    return fold(_parse(path)[0])
+    return _parse(path)[0]
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

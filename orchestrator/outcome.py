@@ -114,10 +114,9 @@ def _family(budget: Budget) -> str:
 
 
 def _commands(name: str) -> list[tuple[str, str]]:
-    folder = f"outputs/{name}"
     return [
-        (f"sweep run {folder}/budget.yaml", "run this sweep again (finished trials are kept)"),
-        (f"sweep fit --table {folder}/losses.csv", "fit its table again"),
+        (f"sweep resume {name}", "do what is left of it; a finished sweep trains nothing"),
+        (f"sweep fit --table outputs/{name}/losses.csv", "fit its table again"),
         (f"sweep ui {name}", "browse its runs in MLflow"),
     ]
 

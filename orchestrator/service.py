@@ -71,7 +71,7 @@ class Outcome:
 
 
 class Stop:
-    """A person's or the system's wish to end: asked once, checkpoint and go; twice, go."""
+    """A wish to end, by a signal or by `sweep stop`: asked once, checkpoint and go; twice, go."""
 
     def __init__(self, stop_file: Path) -> None:
         self._file = stop_file
@@ -80,12 +80,14 @@ class Stop:
 
     @property
     def asked(self) -> bool:
-        """Whether the sweep should end."""
+        """Whether the sweep should end; `sweep stop` asks by putting the file there."""
+        if self.signal is None and self._file.exists():
+            self.signal, self.at = signal.SIGINT, time.monotonic()
         return self.signal is not None
 
     def ask(self, number: int, _frame: FrameType | None = None) -> None:
         """Take a signal; the second one ends the process at once."""
-        if self.asked:
+        if self.signal is not None:
             raise KeyboardInterrupt
         self.signal, self.at = number, time.monotonic()
         self._file.touch()
@@ -440,6 +442,7 @@ def _open(setting: Setting, journal: Journal) -> None:
             EventKind.SWEEP_OPENED,
             sweep_id=uuid.uuid4().hex,
             name=budget.name,
+            base=str(setting.base),
             budget_flops=setting.plan.budget_flops,
             target_flops=setting.plan.target_flops,
             budget_digest=budget.digest,

@@ -83,6 +83,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
     setting = Setting(
         budget=budget,
         budget_text=request.text,
+        base=request.base,
         plan=plan,
         sweep_dir=sweep_dir,
         outputs=outputs,

@@ -19,6 +19,8 @@ class Setting:
     """What was asked for."""
     budget_text: str
     """Its file, kept in the sweep directory as it was."""
+    base: Path
+    """The folder that relative paths in it are taken from, absolute."""
     plan: Plan
     """The plan that was agreed to."""
     sweep_dir: Path

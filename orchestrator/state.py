@@ -33,6 +33,8 @@ class EventKind(StrEnum):
     """Attempts are used up."""
     BUDGET_SPENT = "budget_spent"
     """Trials that no longer fit were left out."""
+    TRIAL_RESET = "trial_reset"
+    """A person wants a trial that ended badly to be trained anew; what it cost stays charged."""
     SWEEP_FITTED = "sweep_fitted"
     """The fit over everything finished so far."""
     SWEEP_INTERRUPTED = "sweep_interrupted"
@@ -119,6 +121,8 @@ class TrialState:
     """Name of the sweep that paid for it, if another did."""
     lost_steps: int = 0
     """Steps executed by an abandoned trial."""
+    sunk_flops: float = 0.0
+    """Compute of earlier lives, before it was reset, FLOPs."""
 
     @property
     def flops_per_step(self) -> float:
@@ -139,11 +143,11 @@ class TrialState:
     def charged_flops(self) -> float:
         """Compute really spent on it, replayed steps included; nothing when another sweep paid."""
         if self.cached_from:
-            return 0.0
+            return self.sunk_flops
         if self.result is None:
-            return self.flops_per_step * self.lost_steps
+            return self.sunk_flops + self.flops_per_step * self.lost_steps
         evaluated = self.evaluation_flops if self.result.status is RunStatus.COMPLETED else 0.0
-        return self.flops_per_step * self.result.steps_executed + evaluated
+        return self.sunk_flops + self.flops_per_step * self.result.steps_executed + evaluated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -253,6 +257,18 @@ def _apply(state: SweepState, event: Event) -> SweepState:
                     reason="what was left of the budget did not pay for it",
                 )
             return state
+        case EventKind.TRIAL_RESET:
+            trial = state.trials[data["trial_id"]]
+            fresh = TrialState(
+                trial_id=trial.trial_id,
+                level=trial.level,
+                label=trial.label,
+                flops_target=trial.flops_target,
+                config=trial.config,
+                sunk_flops=trial.charged_flops,
+            )
+            reset = {**state.trials, trial.trial_id: fresh}
+            return dataclasses.replace(state, trials=reset, finished=False)
         case EventKind.SWEEP_FITTED:
             return dataclasses.replace(state, fit=data)
         case EventKind.SWEEP_INTERRUPTED:

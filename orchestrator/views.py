@@ -156,7 +156,7 @@ def next_commands(name: str, report: Path | None) -> list[tuple[str, str]]:
     commands = [
         (f"sweep ui {name}", "browse the runs in MLflow"),
         (f"sweep status {name}", "every trial and what was charged"),
-        (f"sweep plan outputs/{name}/budget.yaml", "the plan behind it"),
+        (f"sweep logs {name}", "what happened, event by event"),
     ]
     if report is not None:
         commands.insert(0, (f"open {_relative(report)}", "the report (any browser)"))

@@ -145,6 +145,7 @@ def make_setting(tmp_path: Path) -> Callable[..., Setting]:
         return Setting(
             budget=budget,
             budget_text=text,
+            base=tmp_path,
             plan=make_plan(budget, facts, HARDWARE),
             sweep_dir=tmp_path / "outputs" / budget.name,
             outputs=tmp_path / "outputs",

@@ -150,8 +150,10 @@ def test_ctrl_c_stops_a_real_sweep_with_its_code_and_the_next_run_finishes_it(
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert "Go on with: sweep run" in out
+    assert "Go on with: sweep resume tiny" in out
     assert "Traceback" not in err
-    again = finish(sweep(workplace, *arguments, "--json"))
+    elsewhere = workplace / "elsewhere"
+    elsewhere.mkdir()
+    again = finish(sweep(workplace, "resume", "tiny", "--outputs", "out", "--json"))
     assert again["trials"]["completed"] >= 5
     assert again["trials"]["running"] == again["trials"]["planned"] == 0

@@ -1,0 +1,177 @@
+"""The verbs on sweeps that exist: resume, logs, show, stop, retry, ls, sync, clean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.errors import Exit
+from orchestrator.terminal import AsJson, Outputs, SweepName, err, find_sweep, out, print_json
+from orchestrator.terminal import print_outcome as print_run_outcome
+from orchestrator.units import format_bytes, format_flops
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    for verb in (resume, logs, show, stop, retry, ls, sync, clean):
+        app.command()(verb)
+
+
+def resume(
+    sweep: SweepName,
+    outputs: Outputs = Path("outputs"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do what is left of a sweep, with the budget it began with."""
+    from orchestrator.operations import frozen_budget
+    from orchestrator.session import RunRequest, run_budget
+
+    folder = find_sweep(sweep, outputs)
+    budget, text, base = frozen_budget(folder)
+    request = RunRequest(
+        budget=budget, text=text, base=base, outputs=folder.parent, ask=False, quiet=quiet
+    )
+    reply = run_budget(request, err)
+    assert reply is not None
+    if as_json:
+        print_json(reply.document)
+    else:
+        print_run_outcome(budget.name, reply.document, reply.report)
+    raise typer.Exit(int(reply.exit_code))
+
+
+def logs(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """Print what happened in a sweep, event by event."""
+    from orchestrator.operations import log_lines
+
+    lines = list(log_lines(find_sweep(sweep, outputs)))
+    if as_json:
+        print_json({"schema": "sweep.logs/1", "lines": lines})
+        return
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def show(
+    sweep: SweepName,
+    trial: Annotated[str, typer.Argument(help="A trial's label, or the beginning of its id.")],
+    outputs: Outputs = Path("outputs"),
+    as_json: AsJson = False,
+) -> None:
+    """Print everything about one trial: configuration, result, cost, files."""
+    import yaml
+
+    from orchestrator.journal import read_state
+    from orchestrator.operations import find_trial, trial_record
+
+    folder = find_sweep(sweep, outputs)
+    record = trial_record(folder, find_trial(read_state(folder), trial))
+    if as_json:
+        print_json({"schema": "sweep.show/1", **record})
+    else:
+        text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True).rstrip()
+        out.print(text, markup=False, soft_wrap=True)
+
+
+def stop(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """Ask a running sweep to write its checkpoints and end."""
+    from orchestrator.operations import stop as ask_to_stop
+
+    asked = ask_to_stop(find_sweep(sweep, outputs))
+    if as_json:
+        print_json({"schema": "sweep.stop/1", "asked": asked})
+    else:
+        out.print("Asked it to stop." if asked else "It is not running.")
+
+
+def retry(
+    sweep: SweepName,
+    trial: Annotated[
+        str | None, typer.Argument(help="One trial; default: all that ended badly.")
+    ] = None,
+    outputs: Outputs = Path("outputs"),
+    as_json: AsJson = False,
+) -> None:
+    """Set trials that failed, diverged or were abandoned back, for `sweep resume` to train anew."""
+    from orchestrator.operations import retry as set_back
+
+    labels = set_back(find_sweep(sweep, outputs), trial)
+    if as_json:
+        print_json({"schema": "sweep.retry/1", "trials": labels})
+        return
+    for label in labels:
+        out.print(f"{label}: to be trained anew", markup=False)
+    out.print(f"Next: sweep resume {sweep}" if labels else "No trial ended badly.")
+
+
+def ls(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """List the sweeps of the outputs folder."""
+    from orchestrator.operations import list_sweeps
+
+    sweeps = list_sweeps(outputs)
+    if as_json:
+        print_json({"schema": "sweep.ls/1", "sweeps": sweeps})
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("sweep", "standing", "trials", "charged", "D/N", "verdict"):
+        table.add_column(name, justify="left" if name in ("sweep", "standing") else "right")
+    for item in sweeps:
+        ratio = item["tokens_per_parameter"]
+        table.add_row(
+            escape(item["name"]),
+            item["standing"],
+            f"{item['trials']['completed']} of {sum(item['trials'].values())}",
+            f"{format_flops(item['charged_flops'])} of {format_flops(item['budget_flops'])}",
+            f"{ratio:.3g}" if ratio else "",
+            item["verdict"] or "",
+        )
+    out.print(table if sweeps else f"No sweeps in {outputs}/ yet.")
+
+
+def sync(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """Bring MLflow up to a sweep's journal; a store that was lost is rebuilt whole."""
+    from orchestrator.journal import read_state
+    from orchestrator.operations import frozen_budget
+    from orchestrator.session import open_projection
+
+    folder = find_sweep(sweep, outputs)
+    budget, _, _ = frozen_budget(folder)
+    state = read_state(folder)
+    projection = open_projection(budget, folder.parent, folder)
+    if state.finished and state.fit is not None:
+        note = f"**{state.fit['status']}**: {state.fit['message']}"
+        projection.finish(state, note=note, report=folder / "report")
+    else:
+        projection.sync(state)
+    runs = sum(bool(trial.attempts or trial.result) for trial in state.trials.values())
+    if as_json:
+        print_json({"schema": "sweep.sync/1", "runs": runs, "parent": projection.parent_id})
+    else:
+        out.print(f"MLflow holds {runs} runs of {budget.name}.")
+
+
+def clean(
+    sweep: SweepName,
+    outputs: Outputs = Path("outputs"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove checkpoints of trials that are over; results, metrics and reports stay."""
+    from orchestrator.operations import clean as remove_checkpoints
+
+    folder = find_sweep(sweep, outputs)
+    trials, size = remove_checkpoints(folder, dry=True)
+    if trials and not (yes or as_json):
+        asked = err.input(f"Remove {format_bytes(size)} of checkpoints of {trials} trials? [y/N] ")
+        if asked.strip().lower() not in ("y", "yes"):
+            raise typer.Exit(int(Exit.COMPLETE))
+    remove_checkpoints(folder, dry=False)
+    if as_json:
+        print_json({"schema": "sweep.clean/1", "trials": trials, "bytes": size})
+    else:
+        out.print(f"Removed {format_bytes(size)} of checkpoints of {trials} trials.")

@@ -1,0 +1,125 @@
+"""What the verbs share: consoles, options, finding a sweep, printing JSON and outcomes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from orchestrator.errors import BadInput, Fault, nearest
+
+if TYPE_CHECKING:
+    from orchestrator.budget import Budget
+
+out = Console(file=sys.stdout, highlight=False)
+err = Console(file=sys.stderr, highlight=False)
+
+BudgetFile = Annotated[Path, typer.Argument(help="The budget file.", metavar="BUDGET.YAML")]
+SweepName = Annotated[
+    str, typer.Argument(help="A sweep's name, its folder, or its budget file.", metavar="SWEEP")
+]
+Outputs = Annotated[
+    Path, typer.Option("--outputs", help="Folder of all sweeps.", envvar="SWEEP_OUTPUTS")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def read_budget(path: Path, *, run: dict[str, str] | None = None) -> tuple[Budget, str]:
+    """A budget file as a value and as text, with options of the command laid over `run:`."""
+    from orchestrator.budget import parse_budget
+
+    if not path.is_file():
+        beside = path.parent if path.parent.is_dir() else Path()
+        found = [str(item) for item in beside.glob("*.yaml")]
+        raise BadInput(
+            Fault(
+                code="SWP-1000",
+                rule="the budget file must exist",
+                place=str(path),
+                remedy=nearest(str(path), found) if found else "`sweep init` writes one",
+            )
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            Fault(
+                code="SWP-1001",
+                rule=f"a budget file must be UTF-8 text; byte {error.start} is not",
+                place=str(path),
+                remedy="save it as UTF-8",
+            )
+        ) from None
+    budget = parse_budget(text, file=str(path))
+    if run:
+        record = budget.model_dump(mode="json")
+        record["run"] |= run
+        try:
+            budget = type(budget).model_validate(record)
+        except ValueError as error:
+            raise BadInput(
+                Fault(
+                    code="SWP-1304",
+                    rule=f"an option is wrong: {error}".splitlines()[0],
+                    place=", ".join(f"--{key} {value}" for key, value in run.items()),
+                    remedy="see `sweep run --help`",
+                )
+            ) from None
+    return budget, text
+
+
+def print_outcome(name: str, document: dict[str, Any], report_path: Path | None) -> None:
+    """Print the answer of a run, what it cost, and what to do next."""
+    from orchestrator.views import answer_lines, next_commands, print_commands
+
+    trials = document["trials"]
+    done = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
+    out.print()
+    if document["fit"] is not None:
+        first, *rest = answer_lines(document["fit"])
+        out.print(f"[bold]{escape(first)}[/]", soft_wrap=True)
+        for line in rest:
+            out.print(escape(line), soft_wrap=True)
+    else:
+        out.print(f"[bold]Stopped.[/] Go on with: sweep resume {name}")
+    share = document["charged_flops"] / document["budget_flops"]
+    out.print(
+        f"  trials: {done}; charged {document['charged_flops']:.3g} of "
+        f"{document['budget_flops']:.3g} FLOPs ({share:.0%})"
+    )
+    if document["tracker"]:
+        out.print(f"[yellow]MLflow is behind:[/] {escape(document['tracker'])}")
+    out.print()
+    print_commands(out, next_commands(name, report_path))
+
+
+def find_sweep(name: str, outputs: Path) -> Path:
+    """The folder of a sweep given by name, folder or budget file."""
+    from orchestrator.journal import JOURNAL
+
+    given = Path(name)
+    candidates = [outputs / name, given]
+    if given.is_file():
+        candidates = [outputs / read_budget(given)[0].name, given.parent]
+    for folder in candidates:
+        if (folder / JOURNAL).is_file():
+            return folder.resolve()
+    known = sorted(path.parent.name for path in outputs.glob(f"*/{JOURNAL}"))
+    raise BadInput(
+        Fault(
+            code="SWP-1305",
+            rule=f"no sweep of this name in {outputs}/",
+            place=name,
+            remedy=nearest(name, known) if known else "start one with `sweep run budget.yaml`",
+        )
+    )
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document on stdout; non-finite numbers are refused."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")
