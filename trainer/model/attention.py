@@ -47,14 +47,32 @@ class LayerCache:
         return new
 
 
-class CausalAttention(nn.Module):
+class _Rotary(nn.Module):
+    """A layer with a table of rotary angles, which is computed and not stored with the weights."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def register_tables(self, context: int, d_rotary: int) -> None:
+        """Make the table for T positions and heads of some size."""
+        cos, sin = rotary_tables(context, d_rotary)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    @torch.no_grad()
+    def reset_tables(self) -> None:
+        """Compute the table again, after a loader has left it unset."""
+        if "cos" in self._buffers:
+            cos, sin = rotary_tables(self.cos.shape[0], 2 * self.cos.shape[1])
+            self.cos.copy_(cos)
+            self.sin.copy_(sin)
+
+
+class CausalAttention(_Rotary):
     """Multi-head attention with grouped key/value heads (Ainslie et al. 2023, arXiv 2305.13245).
 
     One matrix makes queries, keys and values: rows [h d_h | g d_h | g d_h].
     """
-
-    cos: Tensor
-    sin: Tensor
 
     def __init__(self, shape: ModelShape, *, backend: Backend) -> None:
         super().__init__()
@@ -66,7 +84,7 @@ class CausalAttention(nn.Module):
         self.rotary = shape.position == "rotary"
         self.layout = shape.rotary_layout
         if self.rotary:
-            _register_angles(self, shape.context, shape.d_head)
+            self.register_tables(shape.context, shape.d_head)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """Map [B, T, d] to [B, T, d]; position t sees positions up to t.
@@ -89,16 +107,13 @@ class CausalAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
 
 
-class LatentCausalAttention(nn.Module):
+class LatentCausalAttention(_Rotary):
     """Multi-head latent attention (DeepSeek-AI 2024, arXiv 2405.04434, equations 9 to 19).
 
     Queries: x -> latent -> norm -> per head [content | rotary]. Keys and values: x -> latent ->
     norm -> per head [content | value]; the rotary key comes straight from x, one for all heads.
     A cache holds the normalised latent and the turned rotary key.
     """
-
-    cos: Tensor
-    sin: Tensor
 
     def __init__(self, shape: ModelShape, *, backend: Backend) -> None:
         super().__init__()
@@ -120,7 +135,7 @@ class LatentCausalAttention(nn.Module):
         )
         self.out = nn.Linear(h * latent.d_value, d, bias=False)
         self.layout = shape.rotary_layout
-        _register_angles(self, shape.context, latent.d_rotary)
+        self.register_tables(shape.context, latent.d_rotary)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """Map [B, T, d] to [B, T, d], as `CausalAttention.forward`."""
@@ -144,12 +159,6 @@ class LatentCausalAttention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         mixed = attend(q, k, v, backend=self.backend)  # [B, h, T, d_v]
         return self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
-
-
-def _register_angles(module: nn.Module, context: int, d_rotary: int) -> None:
-    cos, sin = rotary_tables(context, d_rotary)
-    module.register_buffer("cos", cos, persistent=False)
-    module.register_buffer("sin", sin, persistent=False)
 
 
 def make_attention(

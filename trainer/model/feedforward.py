@@ -151,6 +151,10 @@ class MixtureOfExperts(nn.Module):
         weighted = torch.cat(outputs) * weights.flatten()[order, None].to(outputs[0].dtype)
         return torch.zeros_like(tokens).index_add(0, rows, weighted.to(tokens.dtype))
 
+    def reset_tables(self) -> None:
+        """Forget the load, after a loader has left it unset."""
+        self.load.zero_()
+
     @torch.no_grad()
     def balance(self) -> None:
         """Move the choosing bias against the load since the last call, and forget the load."""

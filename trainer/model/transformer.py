@@ -89,6 +89,12 @@ class Transformer(nn.Module):
             self.head_bias = nn.Parameter(torch.empty(shape.vocab_size))
         initialise(self, n_layer=shape.n_layer, seed=seed, scheme=init)
 
+    @torch.no_grad()
+    def reset_tables(self) -> None:
+        """Compute the fixed positions again, after a loader has left them unset."""
+        if self.shape.position == "sinusoidal":
+            self.sinusoids.copy_(sinusoids(self.shape.context, self.shape.d_model))
+
     @property
     def head_weight(self) -> Tensor:
         """The head's matrix [V, d]: the embedding's own when tied."""
