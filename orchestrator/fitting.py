@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.answer import fit_table
 from analysis.files import read_table
-from analysis.report import write_report
+from analysis.report import ReportFolderError, write_report
 from analysis.table import TableError, read_rows
 from orchestrator.budget import parse_budget
 from orchestrator.errors import BadInput, Fault
@@ -64,7 +64,17 @@ def fit_any_table(
         resamples=RESAMPLES,
     ).to_dict()
     if report_dir is not None:
-        write_report(report_dir, fit=fit, table=table)
+        try:
+            write_report(report_dir, fit=fit, table=table)
+        except ReportFolderError as error:
+            raise BadInput(
+                Fault(
+                    code="SWP-4002",
+                    rule=f"a report replaces its folder whole: {error}",
+                    place=str(report_dir),
+                    remedy="name a new folder, or one that holds a report and nothing else",
+                )
+            ) from error
     return fit
 
 

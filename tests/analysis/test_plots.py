@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from analysis.answer import fit_table
-from analysis.gather import gather
-from analysis.plot_style import (
+from analysis.published import BESIROGLU, PUBLISHED
+from analysis.report.gather import gather
+from analysis.report.plot_style import (
     BLUE,
     DARK,
     DASHES,
@@ -28,10 +29,9 @@ from analysis.plot_style import (
     padded,
     spread_labels,
 )
-from analysis.plots import draw_pictures
-from analysis.published import BESIROGLU, PUBLISHED
-from analysis.svg import render, theme_css
-from analysis.sweep_facts import CurvePoint, SweepFacts
+from analysis.report.plots import draw_pictures
+from analysis.report.svg import render, theme_css
+from analysis.report.sweep_facts import CurvePoint, SweepFacts
 from analysis.table import read_rows
 
 SVG = "{http://www.w3.org/2000/svg}"

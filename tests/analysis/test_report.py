@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import analysis.report as report_module
+import analysis.report.folder as report_module
 from analysis.answer import fit_table
 from analysis.laws import Surface
 from analysis.report import CurvePoint, ReportFolderError, SweepFacts, write_report
@@ -207,7 +207,7 @@ def test_the_page_answers_ratio_certainty_runs_and_cost(answered, folder):
     best = fit["optimum"][0]
     text = page_of(folder).text
     low, high = best["interval"]
-    from analysis.words import count, interval, power, si
+    from analysis.report.words import count, interval, power, si
 
     assert f"{count(best['tokens_per_parameter'])} tokens (bytes) per parameter" in text
     assert f"90 % interval {interval((low, high))}" in text
@@ -253,7 +253,7 @@ def test_a_refused_fit_has_no_headline_number_anywhere(answered, refused, refuse
             assert re.sub(r"\s+", " ", check["message"]) in text
     assert not re.search(r"\d+ % interval", page.text)
     assert "is compute-optimal at" not in text
-    from analysis.words import count
+    from analysis.report.words import count
 
     ratios = [v["tokens_per_parameter"] for v in fit["conventions"].values()]
     ratios += [v.get("tokens_per_parameter") for v in fit["laws"].values()]
@@ -460,7 +460,7 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(answered, folder
         "write_report(home / sys.argv[2], fit=json.loads((home / 'fit.json').read_text()),\n"
         "             table=read_table(home / 'losses.csv'))\n"
     )
-    root = Path(report_module.__file__).resolve().parents[1]
+    root = Path(report_module.__file__).resolve().parents[2]
     subprocess.run(
         [sys.executable, "-c", script, str(tmp_path), "first"],
         check=True,
@@ -600,7 +600,7 @@ def test_a_file_in_the_report_s_place_is_refused(refused, tmp_path):
 
 def test_naming_the_report_s_types_does_not_load_matplotlib():
     code = "import sys, analysis.report; sys.exit('matplotlib' in sys.modules)"
-    root = Path(report_module.__file__).resolve().parents[1]
+    root = Path(report_module.__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
 
 

@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from analysis.escape import csv_cell, latex, markdown, markdown_code
-from analysis.words import count, duration, interval, listed, percent, power, si, significant
+from analysis.report.escape import csv_cell, latex, markdown, markdown_code
+from analysis.report.words import count, duration, interval, listed, percent, power, si, significant
 
 NASTY = "\\ ` * _ { } [ ] ( ) # + - . ! | ~ $ % & ^ < > \" ' @ \u2028 \t \x00 {{7*7}}"
 
