@@ -7,7 +7,9 @@ does not raise on odd but valid tables: it returns `not_identified` with the rul
 The headline is the Chinchilla surface fit, or Skaling's law where that predicts held-out dearer
 runs clearly better. Where the surface fit is unusable (an exponent at a limit, an open profile, an
 interval wider than 16x) and three or more isoFLOP minima are interior, the line through the minima
-is the headline instead, and the status is `weak` at best.
+is the headline instead, as it is where its interval is much sharper than a weak surface fit's; the
+status is then `weak` at best. Where only two minima are interior, the law with equal exponents
+answers, weakly too.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from analysis.isoflop import FrontierLine, LevelFit, fit_line, vertex_bias
 from analysis.laws import CHINCHILLA
 from analysis.predict import Prediction, predict_optimum
 from analysis.sensitivity import Variant, leave_outs, objectives, with_excluded
-from analysis.study import Study, fit_law, headline_sd, line_sd_ratio, make_study
+from analysis.study import Study, fit_law, headline_sd, line_sd_ratio, make_study, replicate_groups
 from analysis.table import UNNAMED_CONVENTION, LossTable
 from analysis.uncertainty import (
     CONFIDENCE,
@@ -102,7 +104,7 @@ class FitReport:
     n_points: int
     """Runs in the fit."""
     headline_law: str | None
-    """`chinchilla` or `isoflop`; None when there is no answer."""
+    """`chinchilla`, `skaling`, `tied` or `isoflop`; None when there is no answer."""
     convention: str
     """Which parameter count is N."""
     fits: Mapping[str, SurfaceFit]
@@ -248,7 +250,7 @@ def _report(study: Study, confidence: float, detail: bool) -> FitReport:
     facts = _facts(study, row, outcomes)
     checks = run_checks(facts)
     status = status_of(checks)
-    if status == "identified" and headline == "isoflop":
+    if status == "identified" and (headline in ("isoflop", "tied") or _laws_disagree(study, row)):
         status = "weak"
     refused = status == "not_identified"
     rows = () if refused or headline is None else _optimum_rows(study, headline, confidence)
@@ -275,6 +277,14 @@ def _report(study: Study, confidence: float, detail: bool) -> FitReport:
     )
 
 
+def _laws_disagree(study: Study, row: OptimumRow | None) -> bool:
+    """Whether a headline of the wider law excludes the ratio by Chinchilla's."""
+    if study.headline != "skaling" or row is None or study.selection is None:
+        return False
+    ratios = {s.name: s.tokens_per_parameter for s in study.selection.scores}
+    return not row.interval.low <= ratios.get("chinchilla", math.nan) <= row.interval.high
+
+
 def _outcomes(study: Study) -> dict[str, Outcome]:
     """Tests T1, T3, T4 and T5 of the headline surface."""
     fit = study.surface_fit
@@ -295,7 +305,7 @@ def _outcomes(study: Study) -> dict[str, Outcome]:
         by_line = float(log_ratio(log_n, math.log(study.target), study.cost))
     return {
         "T1": largest_compute_holdout(fit, N, D, C, L),
-        "T3": lack_of_fit(widest, N, D, L),
+        "T3": lack_of_fit(widest, replicate_groups(table)),
         "T4": missing_terms(fit, extra),
         "T5": estimators_agree(
             own,
@@ -553,6 +563,7 @@ def _message(
     source = {
         "chinchilla": "the surface fit",
         "skaling": "the surface fit of the six-parameter law",
+        "tied": "the surface fit with equal exponents (one D/N for all compute)",
         "isoflop": "the line through the isoFLOP minima",
     }
     text = (
@@ -564,7 +575,11 @@ def _message(
     if status == "weak":
         reasons = [f"{c.rule}: {c.message}" for c in failed]
         if study.headline == "isoflop":
-            reasons.append("the surface fit is not usable")
+            reasons.append("the surface fit's interval is wider still, or open")
+        if study.headline == "skaling" and _laws_disagree(study, row):
+            reasons.append("the five-parameter law gives a ratio outside this interval")
+        if study.headline == "tied":
+            reasons.append("the runs cannot tell the two exponents apart")
         text += " Weak: " + "; ".join(reasons) + "."
     return text
 

@@ -186,6 +186,11 @@ def compare_laws(
         name: float(log_ratios_at(fit.theta[None], fit.data.centre, target_flops, cost)[0])
         for name, fit in fits.items()
     }
+    ranked = sorted((n for n in own if n in tested), key=lambda name: tested[name])
+    near = [n for n in ranked if tested[n] <= COMPETITIVE * tested[ranked[0]]]
+    # At least two laws are compared, and all of them where fewer could be held out.
+    compared = near if len(near) > 1 else ranked[:2] if len(ranked) > 1 else own
+    spread = [ratios[name] for name in compared]
     scores = []
     for name, fit in fits.items():
         size, p = fit.data.size, fit.n_free
@@ -203,29 +208,6 @@ def compare_laws(
                 weight=weights.get(name, 0.0) / total if total > 0 else 0.0,
             )
         )
-    ranked = sorted(own, key=lambda name: tested.get(name, np.inf))
-    near = [n for n in ranked if tested.get(n, np.inf) <= COMPETITIVE * tested.get(ranked[0], 0.0)]
-    # At least two laws are compared, and all where nothing could be held out.
-    spread = [ratios[n] for n in (near if len(near) > 1 else ranked[:2] if tested else ranked)]
-    scores = []
-    for name, fit in fits.items():
-        size, p = fit.data.size, fit.n_free
-        mean_square = float(np.mean(fit.residuals**2))
-        scores.append(
-            LawScore(
-                name=name,
-                n_params=p,
-                in_sample=float(np.sqrt(mean_square)),
-                holdout=rms[name],
-                bias=float(np.mean(np.concatenate(errors[name]))) if errors[name] else np.nan,
-                bic=size * float(np.log(max(mean_square, 1e-300))) + p * float(np.log(size)),
-                tokens_per_parameter=float(np.exp(ratios[name])),
-                sd_ln_ratio=delta_sd(fit, target_flops, cost),
-                weight=weights.get(name, 0.0) / total if total > 0 else 0.0,
-            )
-        )
-    least = min((tested[name] for name in own if name in tested), default=np.nan)
-    spread = [ratios[name] for name in own if not tested.get(name, least) > COMPETITIVE * least]
     return Selection(
         scores=tuple(scores),
         best=min(tested, key=lambda name: tested[name]) if tested else None,

@@ -24,6 +24,10 @@ ASSUMED_NOISE_SD = 0.005
 """sd of ln L of one run where the data cannot say: half a per cent."""
 MAX_FOLD = 16.0
 """Widest usable 95 % interval of D/N, high over low: beyond it the waste exceeds 16 %."""
+WEAK_FOLD = 4.0
+"""A surface fit with a wider 95 % interval than this yields to a much sharper isoFLOP line."""
+LINE_SHARE = 0.75
+"""Much sharper: ln of the line's fold is below this share of the surface fit's."""
 _MANY_POINTS = 20_000
 """Above this many runs laws are not compared by hold-out and resamples are few."""
 
@@ -128,14 +132,12 @@ def make_study(
         fit = fits[name]
         profile = profile_ratio(fit, target, cost)
         if _usable(fit, resample(name), profile, target, cost):
-            headline = name
+            fold = ratio_interval(fit, draws.get(name), target, cost, confidence=0.95).fold
+            headline = "isoflop" if _line_much_surer(fold, line, target, cost) else name
             break
     if headline is None:
         profile = profile if "chinchilla" in fits else None
-        if line is not None and line.n_levels >= 3:
-            headline = "isoflop"
-        elif "chinchilla" in fits:
-            headline = "chinchilla"
+        headline = _fallback(fits, levels, line, target, cost)
     return Study(
         table=table,
         target=target,
@@ -158,6 +160,49 @@ def _preference(fits: dict[str, SurfaceFit], selection: Selection | None) -> lis
         return []
     better = selection.clearly_better_than_chinchilla() if selection is not None else None
     return [better, "chinchilla"] if better else ["chinchilla"]
+
+
+def _line_much_surer(
+    fold: float, line: FrontierLine | None, target: float, cost: CostCurve
+) -> bool:
+    """Whether the isoFLOP line answers where a weak surface fit (95 % beyond 4x) hardly does.
+
+    The parabolas do not care how loss falls with compute, so they stay sharp where few runs of
+    very small models leave a global law with large structured residuals.
+    """
+    if fold <= WEAK_FOLD or line is None or line.n_levels < 3:
+        return False
+    return _line_log_fold(line, target, cost) < LINE_SHARE * math.log(fold)
+
+
+def _line_log_fold(line: FrontierLine, target: float, cost: CostCurve) -> float:
+    """Logarithm of high over low of the line's 95 % interval of D/N at the target."""
+    stretch = 1.0 + float(cost.slope(np.asarray(line.log_params_at(target))))
+    return 2 * line.quantile(0.95) * stretch * line.sd_at(target)
+
+
+def _fallback(
+    fits: dict[str, SurfaceFit],
+    levels: tuple[LevelFit, ...],
+    line: FrontierLine | None,
+    target: float,
+    cost: CostCurve,
+) -> str | None:
+    """The headline when no surface with free exponents is usable.
+
+    The line through three or more interior minima; else, where at least two levels have one, the
+    law with equal exponents, whose one ratio the few runs can still place; else Chinchilla's fit,
+    for the refusal to speak about.
+    """
+    with_line = line is not None and line.n_levels >= 3
+    if line is not None and with_line and _line_log_fold(line, target, cost) <= math.log(MAX_FOLD):
+        return "isoflop"
+    accepted = sum(level.accepted for level in levels)
+    if accepted >= 2 and "tied" in fits and _usable(fits["tied"], None, None, target, cost):
+        return "tied"
+    if with_line:
+        return "isoflop"
+    return "chinchilla" if "chinchilla" in fits else None
 
 
 def _usable(
@@ -185,16 +230,27 @@ def fit_law(form: LawForm, table: LossTable, huber_delta: float | None) -> Surfa
     return fit_surface(N, D, table.loss, form=form, huber_delta=huber_delta)
 
 
+def replicate_groups(table: LossTable) -> np.ndarray:
+    """Group number of each run: runs that differ in nothing but the seed are together.
+
+    Equal N and D, and equal learning rate and batch where the table has them, shape (n_points,).
+    """
+    columns = [np.log(table.params), np.log(table.tokens)]
+    for name in ("learning_rate", "batch_tokens"):
+        if table.has(name):
+            columns.append(np.log(np.maximum(table.column(name), 1e-300)))
+    keys = np.round(np.stack(columns, axis=1), 6)
+    return np.unique(keys, axis=0, return_inverse=True)[1].ravel()
+
+
 def replicate_noise(table: LossTable) -> tuple[float, int]:
     """Seed noise from runs that differ in nothing but the seed.
 
     Returns:
-        sd of ln L pooled over groups of equal (N, D), and its degrees of freedom; (NaN, 0)
-        without such groups.
+        sd of ln L pooled over `replicate_groups`, and its degrees of freedom; (NaN, 0) without
+        groups of two.
     """
-    keys = np.round(np.stack([np.log(table.params), np.log(table.tokens)], axis=1), 6)
-    _, group = np.unique(keys, axis=0, return_inverse=True)
-    group = group.ravel()
+    group = replicate_groups(table)
     y = np.log(table.loss)
     counts = np.bincount(group)
     means = np.bincount(group, weights=y) / counts

@@ -122,15 +122,16 @@ def leave_one_out(variants: Sequence[Variant], sd_ln_ratio: float) -> Outcome:
     )
 
 
-def lack_of_fit(fit: SurfaceFit, N: FloatArray, D: FloatArray, L: FloatArray) -> Outcome:
-    """T3: residual variance against the variance of replicates of equal (N, D).
+def lack_of_fit(fit: SurfaceFit, group: np.ndarray) -> Outcome:
+    """T3: residual variance against the variance of replicates.
 
     F = [(SSR - SS_pe)/(m - p - nu)]/(SS_pe/nu) with nu replicate degrees of freedom.
+
+    Args:
+        fit: the fit.
+        group: replicate group of each run, shape (m,), integers from 0.
     """
-    keys = np.round(np.stack([np.log(N), np.log(D)], axis=1), 6)
-    _, group = np.unique(keys, axis=0, return_inverse=True)
-    group = group.ravel()
-    y = np.log(L)
+    y = fit.data.y
     counts = np.bincount(group)
     means = np.bincount(group, weights=y) / counts
     pure = float(((y - means[group]) ** 2).sum())

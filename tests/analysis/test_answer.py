@@ -375,3 +375,21 @@ def test_a_very_large_table_is_fitted_without_hold_outs(besiroglu):
     report = fit_table(table, target_flops=1e22, resamples=5, detail=False)
     ratio = report.optimum[0].tokens / report.optimum[0].params
     assert ratio == pytest.approx(besiroglu.optimum(1e22).tokens_per_parameter, rel=0.05)
+
+
+def test_a_sharp_isoflop_line_answers_where_the_surface_fit_hardly_does():
+    report = fit_table(read_rows(quickstart_frame()), target_flops=0.998e13, resamples=300)
+    assert report.headline_law == "isoflop"
+    assert report.status == "weak"
+    assert report.optimum[0].interval.method == "isoflop line"
+    assert {"waste_1pct", "waste_5pct"} == set(report.optimum[0].near_optimal)
+
+
+def test_two_interior_minima_still_give_a_weak_answer():
+    frame = quickstart_frame()
+    cheap = frame["level"] == 0
+    frame.loc[cheap, "loss"] = 2.33 + 0.4 * (frame.loc[cheap, "loss"] - 2.33)
+    report = fit_table(read_rows(frame), target_flops=0.998e13, resamples=300)
+    assert sum(level.accepted for level in report.isoflop) == 2
+    assert (report.status, report.headline_law) == ("weak", "tied")
+    assert "cannot tell the two exponents apart" in report.message

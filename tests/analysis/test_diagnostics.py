@@ -19,6 +19,7 @@ from analysis.laws import SKALING, Surface
 from analysis.profile import profile_ratio
 from analysis.selection import compare_laws, fit_candidates
 from analysis.sensitivity import leave_outs
+from analysis.study import replicate_noise
 from analysis.table import read_rows
 from analysis.uncertainty import clusters, resample_weights
 from analysis.validation import (
@@ -131,12 +132,13 @@ def test_t3_needs_replicates_and_sees_a_wrong_form():
     N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 3e9, 7), np.geomspace(1e9, 1e11, 6)))
     L = np.asarray(law.loss(N, D))
     once = L * np.exp(0.001 * rng.standard_normal(len(N)))
-    assert lack_of_fit(fit_surface(N, D, once), N, D, once).passed is None
+    group = np.arange(len(N))
+    assert lack_of_fit(fit_surface(N, D, once), group).passed is None
     N2, D2 = np.tile(N, 2), np.tile(D, 2)
     twice = np.tile(L, 2) * np.exp(0.001 * rng.standard_normal(2 * len(N)))
-    assert lack_of_fit(fit_surface(N2, D2, twice), N2, D2, twice).passed is False
+    assert lack_of_fit(fit_surface(N2, D2, twice), np.tile(group, 2)).passed is False
     right = fit_surface(N2, D2, twice, form=SKALING)
-    assert lack_of_fit(right, N2, D2, twice).passed is True
+    assert lack_of_fit(right, np.tile(group, 2)).passed is True
 
 
 def test_t4_names_the_missing_term():
@@ -320,3 +322,13 @@ def test_checklist_answers_what_is_known_and_admits_the_rest(isoflop_frame, besi
     assert answers["which parameters N counts"] == "matmul"
     assert answers["training data"] is None
     assert "28 of 28" in answers["points used"]
+
+
+def test_runs_of_another_learning_rate_are_no_replicates(isoflop_frame, besiroglu):
+    frame = isoflop_frame(besiroglu).assign(seed=0, learning_rate=1e-3)
+    again = frame.assign(seed=1, trial_id=frame["trial_id"] + "b", loss=frame["loss"] * 1.004)
+    other = again.assign(learning_rate=2e-3)
+    sd, freedom = replicate_noise(read_rows(pd.concat([frame, again])))
+    assert freedom == len(frame)
+    assert sd == pytest.approx(np.log(1.004) / np.sqrt(2), rel=1e-6)
+    assert replicate_noise(read_rows(pd.concat([frame, other])))[1] == 0
