@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from orchestrator import cli_operations
+from orchestrator import cli_analysis, cli_operations
 from orchestrator.errors import BadInput, Exit, Fault, SweepError
 from orchestrator.terminal import (
     AsJson,
@@ -190,7 +190,7 @@ def run(
     if as_json:
         print_json(outcome.document)
     else:
-        print_outcome(budget.name, outcome.document, outcome.report)
+        print_outcome(budget.name, outcome.document, outcome.report, outputs)
     raise typer.Exit(int(outcome.exit_code))
 
 
@@ -229,93 +229,6 @@ def status(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson
             ],
         }
     )
-
-
-@app.command()
-def fit(
-    sweep: Annotated[
-        str | None, typer.Argument(help="A sweep's name, its folder, or its budget file.")
-    ] = None,
-    table: Annotated[
-        Path | None, typer.Option("--table", help="Any CSV or parquet of params, tokens, loss.")
-    ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="ours=theirs, e.g. params=N; repeat for each column."),
-    ] = None,
-    target_flops: Annotated[
-        str | None, typer.Option(help="Compute that the ratio is wanted at, e.g. 1e21.")
-    ] = None,
-    convention: Annotated[
-        str, typer.Option(help="Which parameters are N: matmul, total, body, active.")
-    ] = "matmul",
-    huber_delta: Annotated[
-        float | None,
-        typer.Option(help="Width of the Huber objective in ln loss; default: from the residuals."),
-    ] = None,
-    report_dir: Annotated[
-        Path | None, typer.Option("--report", help="Also write a report into this folder.")
-    ] = None,
-    outputs: Outputs = Path("outputs"),
-    as_json: AsJson = False,
-) -> None:
-    """Fit the scaling law to a sweep, or to any table."""
-    from orchestrator.fitting import fit_any_table, fit_sweep
-
-    if (table is None) == (sweep is None):
-        raise BadInput(
-            Fault(
-                code="SWP-1303",
-                rule="`sweep fit` needs a sweep or --table FILE, one of them",
-                remedy="sweep fit quickstart, or: sweep fit --table losses.csv",
-            )
-        )
-    if sweep is not None:
-        result = fit_sweep(find_sweep(sweep, outputs), huber_delta=huber_delta)
-    else:
-        assert table is not None
-        result = fit_any_table(
-            table,
-            mapping=_mapping(mapping or []),
-            target_flops=_flops(target_flops),
-            convention=convention,
-            huber_delta=huber_delta,
-            report_dir=report_dir,
-        )
-    if as_json:
-        print_json(result)
-    else:
-        from orchestrator.views import print_fit
-
-        print_fit(out, result)
-    refused = result["status"] == "not_identified"
-    raise typer.Exit(int(Exit.WITH_FAILURES if refused else Exit.COMPLETE))
-
-
-@app.command()
-def report(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
-    """Write a sweep's report again from its journal."""
-    from orchestrator.fitting import report_sweep
-
-    path = report_sweep(find_sweep(sweep, outputs))
-    if as_json:
-        print_json({"schema": "sweep.report/1", "report": str(path)})
-    else:
-        out.print(str(path), soft_wrap=True)
-
-
-@app.command()
-def plot(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
-    """Draw a sweep's figures again and list them."""
-    from orchestrator.fitting import report_sweep
-
-    folder = report_sweep(find_sweep(sweep, outputs)).parent / "figures"
-    figures = sorted(str(path) for path in folder.iterdir() if path.suffix in (".png", ".svg"))
-    if as_json:
-        print_json({"schema": "sweep.plot/1", "figures": figures})
-    else:
-        for path in figures:
-            out.print(path, soft_wrap=True)
 
 
 @app.command()
@@ -393,41 +306,6 @@ def _print_defaults(budget: Budget, *, as_json: bool) -> None:
     out.print(f"# learning-rate rules: {', '.join(LEARNING_RATE_RULES)}", markup=False)
 
 
-def _mapping(pairs: list[str]) -> dict[str, str]:
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise BadInput(
-            Fault(
-                code="SWP-1306",
-                rule="--map takes ours=theirs",
-                place=f"--map {wrong[0]}",
-                remedy="for example --map params=N --map tokens=D",
-            )
-        )
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
-def _flops(text: str | None) -> float | None:
-    from orchestrator.units import parse_flops
-
-    if text is None:
-        return None
-    try:
-        value = parse_flops(text)
-        if value <= 0:
-            raise ValueError(f"must be greater than 0, got {value:g}")
-    except ValueError as error:
-        raise BadInput(
-            Fault(
-                code="SWP-1307",
-                rule=f"a target must be an amount of compute: {error}",
-                place=f"--target-flops {text}",
-                remedy="for example --target-flops 1e21",
-            )
-        ) from None
-    return value
-
-
 def _announce(as_json: bool) -> Any:
     """Prints the links of a started UI."""
 
@@ -443,4 +321,5 @@ def _announce(as_json: bool) -> Any:
     return announce
 
 
+cli_analysis.register(app)
 cli_operations.register(app)

@@ -41,7 +41,7 @@ def resume(
     if as_json:
         print_json(reply.document)
     else:
-        print_run_outcome(budget.name, reply.document, reply.report)
+        print_run_outcome(budget.name, reply.document, reply.report, outputs)
     raise typer.Exit(int(reply.exit_code))
 
 

@@ -73,9 +73,11 @@ def read_budget(path: Path, *, run: dict[str, str] | None = None) -> tuple[Budge
     return budget, text
 
 
-def print_outcome(name: str, document: dict[str, Any], report_path: Path | None) -> None:
+def print_outcome(
+    name: str, document: dict[str, Any], report_path: Path | None, outputs: Path
+) -> None:
     """Print the answer of a run, what it cost, and what to do next."""
-    from orchestrator.views import answer_lines, next_commands, print_commands
+    from orchestrator.views import answer_lines, byte_lines, next_commands, print_commands
 
     trials = document["trials"]
     done = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
@@ -83,10 +85,11 @@ def print_outcome(name: str, document: dict[str, Any], report_path: Path | None)
     if document["fit"] is not None:
         first, *rest = answer_lines(document["fit"])
         out.print(f"[bold]{escape(first)}[/]", soft_wrap=True)
-        for line in rest:
+        for line in [*rest, *byte_lines(document["fit"], document["bytes_per_token"])]:
             out.print(escape(line), soft_wrap=True)
     else:
-        out.print(f"[bold]Stopped.[/] Go on with: sweep resume {name}")
+        there = "" if outputs == Path("outputs") else f" --outputs {outputs}"
+        out.print(f"[bold]Stopped.[/] Go on with: sweep resume {name}{there}", soft_wrap=True)
     share = document["charged_flops"] / document["budget_flops"]
     out.print(
         f"  trials: {done}; charged {document['charged_flops']:.3g} of "
@@ -95,7 +98,7 @@ def print_outcome(name: str, document: dict[str, Any], report_path: Path | None)
     if document["tracker"]:
         out.print(f"[yellow]MLflow is behind:[/] {escape(document['tracker'])}")
     out.print()
-    print_commands(out, next_commands(name, report_path))
+    print_commands(out, next_commands(name, report_path, outputs))
 
 
 def find_sweep(name: str, outputs: Path) -> Path:

@@ -23,6 +23,9 @@ from orchestrator.units import (
 WIDE = 110
 """Columns of a terminal from which each trial's notes have room."""
 
+BYTES_PER_BPE_TOKEN = 4.3
+"""English text, vocabularies of 32k to 100k: 4 to 4.8 bytes a token."""
+
 _VERDICTS = {
     "identified": "identified",
     "weak": "weakly identified",
@@ -40,7 +43,8 @@ def print_plan(console: Console, plan: Plan, throughput: Throughput) -> None:
     for level in plan.levels:
         note = ", moves with what is measured below it" if level.provisional else ""
         table = Table(
-            title=f"Level {level.level}: {format_flops(level.flops)} FLOPs a trial, centred on "
+            title=f"{'Level' if level.even else 'Round'} {level.level}: "
+            f"{'' if level.even else 'up to '}{format_flops(level.flops)} FLOPs a trial, centred on "
             f"{level.centre.tokens_per_parameter:.3g} tokens per parameter "
             f"({level.centre.reason}{note})",
             title_justify="left",
@@ -123,6 +127,17 @@ def answer_lines(fit: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def byte_lines(fit: Mapping[str, Any], bytes_per_token: float) -> list[str]:
+    """What a ratio in small tokens is worth in the tokens that published ratios are in."""
+    if fit["status"] == "not_identified" or not fit["optimum"] or bytes_per_token > 2:
+        return []
+    ratio = fit["optimum"][0]["tokens_per_parameter"] * bytes_per_token
+    return [
+        f"  a token here is {bytes_per_token:.3g} byte(s): {ratio:.3g} bytes a parameter are about "
+        f"{ratio / BYTES_PER_BPE_TOKEN:.2g} BPE tokens, the unit of published ratios"
+    ]
+
+
 def print_fit(console: Console, fit: Mapping[str, Any]) -> None:
     """Print a fit: the answer, the laws, the levels, the checks that failed, the warnings."""
     first, *rest = answer_lines(fit)
@@ -151,12 +166,55 @@ def print_fit(console: Console, fit: Mapping[str, Any]) -> None:
         console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
 
 
-def next_commands(name: str, report: Path | None) -> list[tuple[str, str]]:
-    """What to do next: command and purpose."""
+def prediction_lines(record: Mapping[str, Any]) -> list[str]:
+    """A prediction in words, with its interval and how far it reaches beyond the runs."""
+    low, high = record["prediction_interval"]
+    reach = record["extrapolation"]
+    beyond = f"{reach:.3g} times beyond the runs" if reach > 1 else "inside the range of the runs"
+    loss = (
+        f"loss {record['loss']:.4f} [{low:.4f}, {high:.4f}] nats per token "
+        f"({record['confidence']:.0%} interval of one run), {beyond}"
+    )
+    size = (
+        f"N = {format_count(record['params'])} parameters on D = {format_count(record['tokens'])} "
+        "tokens"
+    )
+    if "tokens_per_parameter" not in record:
+        return [f"{size}: {loss}"]
+    low, high = record["interval"]
+    return [
+        f"{format_flops(record['flops'])} FLOPs: {size}, {record['tokens_per_parameter']:.3g} "
+        f"tokens per parameter [{low:.3g}, {high:.3g}]",
+        f"  {loss}",
+    ]
+
+
+def comparison_lines(record: Mapping[str, Any], first: str, second: str) -> list[str]:
+    """A comparison of two sweeps in words, compute by compute."""
+    lines = [f"{second} against {first}, at the best size of each:"]
+    for level in record["levels"]:
+        low, high = level["interval"]
+        verdict = (
+            "cannot tell them apart"
+            if low <= 0 <= high
+            else (f"{second} is better" if high < 0 else f"{first} is better")
+        )
+        outside = ", beyond the runs of one" if level["extrapolated"] else ""
+        lines.append(
+            f"  {format_flops(level['flops'])} FLOPs: {level['difference']:+.4f} nats "
+            f"[{low:+.4f}, {high:+.4f}], {level['compute_multiplier']:.3g} times the compute: "
+            f"{verdict}{outside}"
+        )
+    return lines
+
+
+def next_commands(name: str, report: Path | None, outputs: Path) -> list[tuple[str, str]]:
+    """What to do next: command and purpose; the folder is named where it is not the default."""
+    there = "" if outputs == Path("outputs") else f" --outputs {outputs}"
     commands = [
-        (f"sweep ui {name}", "browse the runs in MLflow"),
-        (f"sweep status {name}", "every trial and what was charged"),
-        (f"sweep logs {name}", "what happened, event by event"),
+        (f"sweep ui {name}{there}", "browse the runs in MLflow"),
+        (f"sweep status {name}{there}", "every trial and what was charged"),
+        (f"sweep logs {name}{there}", "what happened, event by event"),
     ]
     if report is not None:
         commands.insert(0, (f"open {_relative(report)}", "the report (any browser)"))

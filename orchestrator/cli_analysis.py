@@ -1,0 +1,199 @@
+"""The verbs on measurements: fit, report, plot, predict, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.errors import BadInput, Exit, Fault
+from orchestrator.terminal import AsJson, Outputs, SweepName, find_sweep, out, print_json
+from orchestrator.units import parse_count, parse_flops
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    for verb in (fit, report, plot, predict, compare):
+        app.command()(verb)
+
+
+def fit(
+    sweep: Annotated[
+        str | None, typer.Argument(help="A sweep's name, its folder, or its budget file.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Any CSV or parquet of params, tokens, loss.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="ours=theirs, e.g. params=N; repeat for each column."),
+    ] = None,
+    target_flops: Annotated[
+        str | None, typer.Option(help="Compute that the ratio is wanted at, e.g. 1e21.")
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help="Which parameters are N: matmul, total, body, active.")
+    ] = "matmul",
+    huber_delta: Annotated[
+        float | None,
+        typer.Option(help="Width of the Huber objective in ln loss; default: from the residuals."),
+    ] = None,
+    report_dir: Annotated[
+        Path | None, typer.Option("--report", help="Also write a report into this folder.")
+    ] = None,
+    outputs: Outputs = Path("outputs"),
+    as_json: AsJson = False,
+) -> None:
+    """Fit the scaling law to a sweep, or to any table."""
+    from orchestrator.fitting import fit_any_table, fit_sweep
+
+    if (table is None) == (sweep is None):
+        raise BadInput(
+            Fault(
+                code="SWP-1303",
+                rule="`sweep fit` needs a sweep or --table FILE, one of them",
+                remedy="sweep fit quickstart, or: sweep fit --table losses.csv",
+            )
+        )
+    if sweep is not None:
+        result = fit_sweep(find_sweep(sweep, outputs), huber_delta=huber_delta)
+    else:
+        assert table is not None
+        result = fit_any_table(
+            table,
+            mapping=_mapping(mapping or []),
+            target_flops=_flops(target_flops),
+            convention=convention,
+            huber_delta=huber_delta,
+            report_dir=report_dir,
+        )
+    if as_json:
+        print_json(result)
+    else:
+        from orchestrator.views import print_fit
+
+        print_fit(out, result)
+    refused = result["status"] == "not_identified"
+    raise typer.Exit(int(Exit.WITH_FAILURES if refused else Exit.COMPLETE))
+
+
+def report(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """Write a sweep's report again from its journal."""
+    from orchestrator.fitting import report_sweep
+
+    path = report_sweep(find_sweep(sweep, outputs))
+    if as_json:
+        print_json({"schema": "sweep.report/1", "report": str(path)})
+    else:
+        out.print(str(path), soft_wrap=True)
+
+
+def plot(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+    """Draw a sweep's figures again and list them."""
+    from orchestrator.fitting import report_sweep
+
+    folder = report_sweep(find_sweep(sweep, outputs)).parent / "figures"
+    figures = sorted(str(path) for path in folder.iterdir() if path.suffix in (".png", ".svg"))
+    if as_json:
+        print_json({"schema": "sweep.plot/1", "figures": figures})
+    else:
+        for path in figures:
+            out.print(path, soft_wrap=True)
+
+
+def predict(
+    sweep: SweepName,
+    flops: Annotated[str | None, typer.Option(help="Compute of the run, e.g. 1e21.")] = None,
+    params: Annotated[str | None, typer.Option(help="Its parameters N, e.g. 50M.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Its tokens D, e.g. 1B.")] = None,
+    loss: Annotated[float | None, typer.Option(help="A loss to reach, nats per token.")] = None,
+    outputs: Outputs = Path("outputs"),
+    as_json: AsJson = False,
+) -> None:
+    """Predict a run that was not made: its optimum, its loss, or the compute it takes."""
+    from orchestrator.forecast import predict as forecast
+    from orchestrator.views import prediction_lines
+
+    record = forecast(
+        find_sweep(sweep, outputs),
+        flops=_flops(flops),
+        params=_count(params, "--params"),
+        tokens=_count(tokens, "--tokens"),
+        loss=loss,
+    )
+    if as_json:
+        print_json(record)
+        return
+    for line in prediction_lines(record):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def compare(
+    first: SweepName,
+    second: Annotated[str, typer.Argument(help="Another sweep.", metavar="OTHER")],
+    outputs: Outputs = Path("outputs"),
+    as_json: AsJson = False,
+) -> None:
+    """Compare two sweeps at equal compute: which reaches the lower loss, and by how much."""
+    from orchestrator.forecast import compare as compare_sweeps
+    from orchestrator.views import comparison_lines
+
+    record = compare_sweeps(find_sweep(first, outputs), find_sweep(second, outputs))
+    if as_json:
+        print_json(record)
+        return
+    for line in comparison_lines(record, first, second):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _mapping(pairs: list[str]) -> dict[str, str]:
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise BadInput(
+            Fault(
+                code="SWP-1306",
+                rule="--map takes ours=theirs",
+                place=f"--map {wrong[0]}",
+                remedy="for example --map params=N --map tokens=D",
+            )
+        )
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _flops(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = parse_flops(text)
+        if value <= 0:
+            raise ValueError(f"must be greater than 0, got {value:g}")
+    except ValueError as error:
+        raise BadInput(
+            Fault(
+                code="SWP-1307",
+                rule=f"a target must be an amount of compute: {error}",
+                place=f"--target-flops {text}",
+                remedy="for example --target-flops 1e21",
+            )
+        ) from None
+    return value
+
+
+def _count(text: str | None, option: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = parse_count(text)
+        if value <= 0:
+            raise ValueError(f"must be greater than 0, got {value:g}")
+    except ValueError as error:
+        raise BadInput(
+            Fault(
+                code="SWP-1314",
+                rule=f"a size is a positive count: {error}",
+                place=f"{option} {text}",
+                remedy="for example 50M, 1.5B or 1e9",
+            )
+        ) from None
+    return value
