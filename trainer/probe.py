@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from trainer import kernels
-from trainer.allocator import keep_freed_memory
 from trainer.batches import TokenBatches
 from trainer.config import ScheduleConfig, TrainConfig
 from trainer.flops import training_flops_per_token
 from trainer.loop import Training
+from trainer.memory import keep_freed_memory
 
 _WARM_STEPS = 3
 _LEAST_STEPS = 5

@@ -12,8 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +20,7 @@ import numpy as np
 import torch
 
 from trainer import attempts as bills
-from trainer import checkpoint, kernels, prefix
-from trainer.allocator import keep_freed_memory
+from trainer import checkpoint, kernels, plateau, prefix
 from trainer.attempts import Attempts
 from trainer.batches import TokenBatches
 from trainer.config import TRAINER_VERSION, RunOptions, TrainConfig
@@ -33,6 +30,7 @@ from trainer.evaluate import bits_per_byte, evaluate, held_out_sequences
 from trainer.flops import training_flops_per_token
 from trainer.kernels import Kernels
 from trainer.loop import Diverged, Training
+from trainer.memory import keep_freed_memory, peak_resident_bytes
 from trainer.metrics import Line, Metrics, ReplayMismatch
 from trainer.result import Interrupted, Progress, RunResult, RunStatus
 from trainer.schedule import check_schedule, multiplier
@@ -243,12 +241,20 @@ class _Run:
         bytes_per_token = manifest.validation_bytes / manifest.validation_tokens
         bpb = bits_per_byte(held_out.loss, tokens=1.0, text_bytes=bytes_per_token)
         self.record_validation(held_out.loss, bpb)
+        train_loss = self.training.mean_loss(9 * config.steps // 10, config.steps)
+        stuck = plateau.label(
+            train_loss,
+            uniform=manifest.uniform_entropy,
+            unigram=manifest.train_unigram_entropy,
+        )
+        if stuck is not None and stuck not in self.before.notes:
+            self.note(stuck)
         return self.result(
             RunStatus.COMPLETED,
             loss=held_out.loss,
             loss_se=held_out.loss_se if math.isfinite(held_out.loss_se) else None,
             bpb=bpb,
-            train_loss=self.training.mean_loss(9 * config.steps // 10, config.steps),
+            train_loss=train_loss,
         )
 
     def record_validation(self, loss: float, bpb: float) -> None:
@@ -459,5 +465,4 @@ def _device_name(device: torch.device) -> str:
 def _peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_resident_bytes()

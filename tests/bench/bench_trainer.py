@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,9 +26,9 @@ from pathlib import Path
 import torch
 
 from trainer import kernels
-from trainer.allocator import keep_freed_memory
 from trainer.config import OptimizerConfig
 from trainer.flops import training_flops_per_token
+from trainer.memory import keep_freed_memory, peak_resident_bytes
 from trainer.model.transformer import Transformer
 from trainer.optim import Optimizer
 from trainer.shapes import ModelShape, preset
@@ -290,10 +289,11 @@ def main() -> None:
     torch.set_num_threads(1)
     cases = {**CASES, **TINY}
     if options.memory_of:
+        keep_freed_memory()
         step = VARIANTS[options.memory_of[1]](cases[options.memory_of[0]])
         step()
         step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_resident_bytes() / 2**20)
         return
     if options.rate_of:
         name, threads, seconds = options.rate_of

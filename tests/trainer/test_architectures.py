@@ -382,8 +382,10 @@ def test_the_schemes_draw_what_they_promise() -> None:
     scaled, gpt2, femto = (
         Transformer(shape, seed=0, init=scheme).blocks[0] for scheme in ("scaled", "gpt2", "femto")
     )
-    assert scaled.attention.qkv.weight.std().item() == pytest.approx(128**-0.5, rel=0.02)
-    assert scaled.feed_forward.down.weight.std().item() == pytest.approx(512**-0.5 / 4, rel=0.02)
+    assert scaled.attention.qkv.weight.std().item() == pytest.approx(0.5 * 128**-0.5, rel=0.02)
+    assert scaled.feed_forward.down.weight.std().item() == pytest.approx(
+        0.5 * 512**-0.5 / 4, rel=0.02
+    )
     assert gpt2.feed_forward.up.weight.std().item() == pytest.approx(STD, rel=0.02)
     assert gpt2.attention.out.weight.std().item() == pytest.approx(STD / 4, rel=0.02)
     assert femto.attention.out.weight.std().item() == pytest.approx(STD, rel=0.02)

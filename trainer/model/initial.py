@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from trainer.config import Init
 
 STD = 0.02
-"""Standard deviation of embeddings and of the head (Radford et al. 2019)."""
+"""Standard deviation of an untied head, and of embeddings and matrices of `gpt2` and `femto`
+(Radford et al. 2019)."""
+
+_GAIN = 0.5
+"""`scaled`: standard deviation of a matrix times sqrt(fan_in), and of an embedding times sqrt(d).
+
+Of 0.02 alone, 0.5 and 1 the best on byte-level models of width 16 and 32 (mean held-out loss of
+gpt and llama, two sizes, two seeds: 2.14, 2.07, 2.13 nats)."""
 
 _CUT = 3.0
 """Standard deviations at which the truncated normal is cut."""
@@ -26,7 +33,6 @@ _CUT_STD = math.sqrt(
     / math.erf(_CUT / math.sqrt(2.0))
 )
 
-_LOOKUPS = ("embedding", "positions", "head")
 _INTO_STREAM = (
     "attention.out.weight",
     "feed_forward.down.weight",
@@ -38,16 +44,16 @@ _INTO_STREAM = (
 def initialise(model: nn.Module, *, n_layer: int, seed: int, scheme: Init) -> None:
     """Draw all weights; the first logits are small, so the first loss is close to ln V.
 
-    Embeddings, positions and head are normal with 0.02, biases 0 and norm gains 1. Matrices:
+    Biases are 0, norm gains 1, an untied head is normal with 0.02; the rest by scheme:
 
-    - `scaled`: normal with 1 / sqrt(fan_in), which equals 0.02 at width 2,500 and keeps narrow
-      models trainable; those that write into the residual stream are smaller by sqrt(2 L), so
+    - `scaled`: matrices are normal with 0.5 / sqrt(fan_in), embedding and positions with
+      0.5 / sqrt(d): at width 625 that is GPT-2's 0.02, and narrow models start with signals of
+      the same size. Matrices that write into the residual stream are smaller by sqrt(2 L), so
       that its variance does not grow with depth (Radford et al. 2019).
-    - `gpt2`: normal with 0.02, into the stream smaller by sqrt(2 L).
-    - `truncated`: truncated normal with standard deviation sqrt(2 / (fan_in + fan_out)) (Glorot &
-      Bengio 2010), cut at three standard deviations.
-    - `femto`: normal with 0.02, and norm gains too are normal with 0.02 (the femtoGPT
-      experiments).
+    - `gpt2`: everything is normal with 0.02, into the stream smaller by sqrt(2 L).
+    - `truncated`: embeddings as `gpt2`; matrices truncated normal with standard deviation
+      sqrt(2 / (fan_in + fan_out)) (Glorot & Bengio 2010), cut at three standard deviations.
+    - `femto`: everything is normal with 0.02, norm gains too (the femtoGPT experiments).
 
     Args:
         model: its parameters are overwritten.
@@ -71,8 +77,11 @@ def _draw(
             parameter.normal_(0.0, STD, generator=generator)
         else:
             parameter.fill_(1.0)
-    elif name in _LOOKUPS:
+    elif name == "head":
         parameter.normal_(0.0, STD, generator=generator)
+    elif name in ("embedding", "positions"):
+        std = _GAIN / math.sqrt(parameter.shape[1]) if scheme == "scaled" else STD
+        parameter.normal_(0.0, std, generator=generator)
     else:
         fan_out, fan_in = parameter.shape[-2:]
         shrink = 1.0 / math.sqrt(2.0 * n_layer) if name.endswith(_INTO_STREAM) else 1.0
@@ -81,7 +90,7 @@ def _draw(
 
 
 def _scaled(x: Tensor, fan_in: int, fan_out: int, shrink: float, g: torch.Generator) -> None:
-    x.normal_(0.0, shrink / math.sqrt(fan_in), generator=g)
+    x.normal_(0.0, shrink * _GAIN / math.sqrt(fan_in), generator=g)
 
 
 def _gpt2(x: Tensor, fan_in: int, fan_out: int, shrink: float, g: torch.Generator) -> None:

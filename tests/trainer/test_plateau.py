@@ -1,0 +1,31 @@
+"""Losses on the unigram plateau are named; row X3 and the diaries' stuck runs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from trainer.plateau import label
+
+
+@pytest.mark.parametrize(
+    ("loss", "unigram"),
+    # The stuck runs of the femtoGPT diary: #11, #15, #16, #22, #25, #26.
+    [(3.2494, 3.3128), (2.4628, 2.4635), (2.4748, 2.4635), (2.7072, 2.7161), (2.6963, 2.7161)],
+)
+def test_the_diaries_stuck_runs_are_on_the_unigram_plateau(loss: float, unigram: float) -> None:
+    said = label(loss, uniform=math.log(256), unigram=unigram)
+    assert said is not None
+    assert said.startswith("unigram plateau")
+
+
+@pytest.mark.parametrize(("loss", "unigram"), [(1.4760, 2.6088), (1.9082, 2.6088), (2.30, 2.9717)])
+def test_runs_that_learnt_more_are_not(loss: float, unigram: float) -> None:
+    assert label(loss, uniform=math.log(256), unigram=unigram) is None
+
+
+def test_a_model_that_still_guesses_is_called_hardly_trained() -> None:
+    said = label(5.4, uniform=math.log(256), unigram=2.6)
+    assert said is not None
+    assert said.startswith("hardly trained")

@@ -1,0 +1,49 @@
+"""Memory of the process: the allocator's settings, and how much was needed."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+from pathlib import Path
+
+# Numbers and limits of glibc's mallopt(3).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20
+_KEPT_BYTES = 2**30
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse freed memory instead of handing it back to the system.
+
+    A training step frees and allocates the same megabyte-sized arrays again and again; with the
+    defaults each of them is unmapped and faulted in anew (350 to 700 page faults a step, 10 to
+    25 % of the step at widths 8 to 32).
+
+    Returns:
+        Whether the allocator took the settings; False where it is not glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    mapped = mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+    trimmed = mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    return bool(mapped and trimmed)
+
+
+def peak_resident_bytes() -> int:
+    """Largest resident memory of this process so far, bytes.
+
+    On Linux from VmHWM: the maximum that getrusage reports includes that of the process which
+    started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
