@@ -17,6 +17,7 @@ from trainer.config import TrainConfig
 from trainer.model.attention import Backend
 from trainer.model.transformer import Transformer
 from trainer.optim import Optimizer
+from trainer.parallel import Group
 from trainer.schedule import multiplier
 from trainer.shapes import count_parameters
 
@@ -39,6 +40,7 @@ class Training:
         backend: how attention is computed.
         micro_batch_sequences: most sequences of one pass; 0: the whole batch. Halved when memory
             does not suffice.
+        group: the processes that share each batch; None: this one alone.
 
     Raises:
         AssertionError: when the built model has another size than `count_parameters` says.
@@ -52,11 +54,13 @@ class Training:
         device: torch.device,
         backend: Backend,
         micro_batch_sequences: int = 0,
+        group: Group | None = None,
     ) -> None:
         self.config = config
         self.device = device
         self.step = 0
         self._batches = batches
+        self._group = group or Group()
         self.model = Transformer(
             config.shape,
             seed=config.seed,
@@ -86,7 +90,8 @@ class Training:
             torch.OutOfMemoryError: when not even one sequence fits.
         """
         config = self.config
-        ids = torch.from_numpy(self._batches.at(self.step)).to(self.device)
+        batch = torch.from_numpy(self._batches.at(self.step))
+        ids = self._group.share(batch).to(self.device)
         while True:
             try:
                 loss = self._accumulate(ids)
@@ -96,9 +101,12 @@ class Training:
                     raise
                 self._optimizer.flat_grad.zero_()
                 self.micro_batch = -(-self.micro_batch // 2)
+        self._group.mean_(loss)
+        self._group.mean_(self._optimizer.flat_grad)
         rate = config.optimizer.learning_rate * multiplier(self.step, config.steps, config.schedule)
         norm = self._optimizer.step(rate)
         for mixture in self._mixtures:
+            self._group.mean_(mixture.load)
             self._load = mixture.load.clone() if self._load is None else self._load + mixture.load
             mixture.balance()
         self._pending.append((loss, loss.new_zeros(()) if norm is None else norm))
@@ -111,7 +119,8 @@ class Training:
         for number, part in enumerate(parts):
             if self._is_random:
                 # Noise is a function of (seed, step, part), so that no generator's state matters.
-                torch.manual_seed(_noise_seed(self.config.seed, self.step, number))
+                place = number * self._group.size + self._group.rank
+                torch.manual_seed(_noise_seed(self.config.seed, self.step, place))
             with self._precision():
                 loss = self.model.loss(*inputs_and_targets(part))
             auxiliary = self.model.auxiliary_loss() if self._mixtures else None

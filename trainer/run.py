@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from trainer import attempts as bills
-from trainer import checkpoint, kernels, plateau, prefix
+from trainer import checkpoint, kernels, parallel, plateau, prefix
 from trainer.attempts import Attempts
 from trainer.batches import TokenBatches
 from trainer.config import TRAINER_VERSION, RunOptions, TrainConfig
@@ -32,6 +33,7 @@ from trainer.kernels import Kernels
 from trainer.loop import Diverged, Training
 from trainer.memory import keep_freed_memory, peak_resident_bytes
 from trainer.metrics import Line, Metrics, ReplayMismatch
+from trainer.parallel import Group
 from trainer.result import Interrupted, Progress, RunResult, RunStatus
 from trainer.schedule import check_schedule, multiplier
 
@@ -78,11 +80,77 @@ def run_trial(
     _check(config, data)
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _claim(config, out_dir)
-    return _Run(config, options, out_dir, data, started=started).to_the_end(
-        on_progress or (lambda _: None), should_stop or (lambda: False)
+    device = _device(options.device)
+    with parallel.group(device) as group:
+        if config.batch_sequences % group.size:
+            raise ValueError(
+                f"batch_sequences must be a multiple of the {group.size} processes, got "
+                f"{config.batch_sequences}"
+            )
+        chosen = kernels.choose(device, d_model=config.shape.d_model)
+        kernels.use(chosen)
+        training = _start(config, options, data, device=device, chosen=chosen, group=group)
+        if not group.leads:
+            return _follow(training, config, options, out_dir, group)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        _claim(config, out_dir)
+        environment = _environment(options, device, chosen, group)
+        run = _Run(config, options, out_dir, data, training, group, environment, started)
+        return run.to_the_end(on_progress or (lambda _: None), should_stop or (lambda: False))
+
+
+def _start(
+    config: TrainConfig,
+    options: RunOptions,
+    data: TokenData,
+    *,
+    device: torch.device,
+    chosen: Kernels,
+    group: Group,
+) -> Training:
+    batches = TokenBatches(
+        data.train,
+        context=config.shape.context,
+        batch_sequences=config.batch_sequences,
+        seed=config.seed,
     )
+    return Training(
+        config,
+        batches,
+        device=device,
+        backend=chosen.attention,
+        micro_batch_sequences=options.micro_batch_sequences,
+        group=group,
+    )
+
+
+def _follow(
+    training: Training, config: TrainConfig, options: RunOptions, out_dir: Path, group: Group
+) -> RunResult:
+    """Train in step with the leading process, which alone writes files."""
+    state = group.from_leader(None)
+    if state is not None:
+        training.restore(state)
+    watched = log_steps(config.steps, options.log_points) | _kept_steps(config, options)
+    try:
+        while training.step < config.steps:
+            training.advance()
+            stop, save = group.any_of(False, False)
+            # The leader reads losses here, and a divergence must stop everybody.
+            if training.step in watched or stop or save:
+                training.read_losses()
+            if stop and training.step < config.steps:
+                raise Interrupted(training.step)
+    except Diverged:
+        pass
+    group.wait()
+    return RunResult.from_json((out_dir / "result.json").read_text())
+
+
+def _kept_steps(config: TrainConfig, options: RunOptions) -> frozenset[int]:
+    if options.prefix_dir is None:
+        return frozenset()
+    return prefix.steps_to_keep(config, options.prefix_steps)
 
 
 def log_steps(steps: int, points: int) -> frozenset[int]:
@@ -100,29 +168,15 @@ class _Run:
         options: RunOptions,
         out_dir: Path,
         data: TokenData,
-        *,
+        training: Training,
+        group: Group,
+        environment: dict[str, str],
         started: float,
     ) -> None:
         self.config, self.options, self.out_dir, self.data = config, options, out_dir, data
+        self.training, self.group, self.environment = training, group, environment
         self.started = started
-        self.device = _device(options.device)
-        chosen = kernels.choose(self.device, d_model=config.shape.d_model)
-        kernels.use(chosen)
-        self.environment = _environment(options, self.device, chosen)
         self.flops_per_token = training_flops_per_token(config.shape).total
-        batches = TokenBatches(
-            data.train,
-            context=config.shape.context,
-            batch_sequences=config.batch_sequences,
-            seed=config.seed,
-        )
-        self.training = Training(
-            config,
-            batches,
-            device=self.device,
-            backend=chosen.attention,
-            micro_batch_sequences=options.micro_batch_sequences,
-        )
         self.before = bills.read(out_dir / "attempts.json")
         self.executed = 0
         self.train_s = 0.0
@@ -136,6 +190,8 @@ class _Run:
             self.prefix_steps = self.before.prefix_steps
         self.inherit()
         self.charge(sync=True)
+        if group.size > 1:
+            group.from_leader(self.training.state())
 
     def to_the_end(
         self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
@@ -151,6 +207,7 @@ class _Run:
             self.metrics.sync()
             self.metrics.close()
         write_atomically(self.out_dir / "result.json", result.to_json().encode())
+        self.group.wait()
         return result
 
     def train(
@@ -158,9 +215,7 @@ class _Run:
     ) -> None:
         """Do all steps that are left."""
         config, training = self.config, self.training
-        kept = frozenset[int]()
-        if self.options.prefix_dir is not None:
-            kept = prefix.steps_to_keep(config, self.options.prefix_steps)
+        kept = _kept_steps(config, self.options)
         saved_at = point_at = time.monotonic()
         point_step = training.step
         every = self.options.checkpoint_every_s
@@ -168,6 +223,7 @@ class _Run:
             training.advance()
             self.executed += 1
             now = time.monotonic()
+            stop, due = self.group.any_of(should_stop(), every > 0 and now - saved_at >= every)
             if training.step in self.logged:
                 self.train_s += now - point_at
                 rate = (training.step - point_step) * config.batch_tokens / (now - point_at)
@@ -177,10 +233,10 @@ class _Run:
                 self.keep_prefix()
             if training.step == config.steps:
                 break
-            if should_stop():
+            if stop:
                 self.save()
                 raise Interrupted(training.step)
-            if every > 0 and now - saved_at >= every:
+            if due:
                 self.save()
                 saved_at = time.monotonic()
         if self.executed:
@@ -368,8 +424,8 @@ class _Run:
             flops=tokens * self.flops_per_token,
             wall_s=bill.wall_s,
             tokens_per_s=trained / self.train_s if self.train_s > 0 else 0.0,
-            peak_memory_bytes=_peak_memory_bytes(self.device),
-            device=_device_name(self.device),
+            peak_memory_bytes=_peak_memory_bytes(self.training.device),
+            device=_device_name(self.training.device),
             threads=self.options.threads,
             attempts=bill.attempts,
             versions=self.environment,
@@ -429,13 +485,18 @@ def _device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for, but torch sees no GPU; use cpu or auto")
+    if name == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(name)
 
 
-def _environment(options: RunOptions, device: torch.device, chosen: Kernels) -> dict[str, str]:
+def _environment(
+    options: RunOptions, device: torch.device, chosen: Kernels, group: Group
+) -> dict[str, str]:
     return {
         "device": _device_name(device),
         "threads": str(options.threads),
+        "processes": str(group.size),
         "attention": chosen.attention,
         "products": chosen.products,
         **_versions(),

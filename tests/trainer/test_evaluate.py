@@ -64,6 +64,12 @@ def test_evaluation_leaves_the_training_mode_as_it_was(
     assert model.training
 
 
+def test_dropout_is_off_in_evaluation(tokens: np.ndarray) -> None:
+    shape = preset("gpt", d_model=8, n_layer=1, n_head=1, vocab_size=50, context=16)
+    model = Transformer(shape, seed=0, dropout=0.5).train()
+    assert evaluate(model, tokens, count=160) == evaluate(model, tokens, count=160)
+
+
 def test_bits_per_byte_is_an_exact_conversion() -> None:
     assert bits_per_byte(math.log(2), tokens=100, text_bytes=100) == 1.0
     assert bits_per_byte(3.0, tokens=100, text_bytes=400) == pytest.approx(0.75 / math.log(2))

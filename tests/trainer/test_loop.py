@@ -13,6 +13,7 @@ from trainer.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from trainer.data.shards import TokenData
 from trainer.loop import Diverged, Training
 from trainer.model.transformer import Transformer
+from trainer.optim import Optimizer
 from trainer.shapes import preset
 
 MakeConfig = Callable[..., TrainConfig]
@@ -198,6 +199,18 @@ def test_the_mean_loss_is_of_the_steps_between_two_points(
     losses = train(training, 7)
     assert training.mean_loss(3, 7) == sum(losses[3:7]) / 4
     assert training.mean_loss(0, 1) == losses[0]
+
+
+def test_each_update_has_the_learning_rate_of_its_schedule(
+    make_config: MakeConfig, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    monkeypatch.setattr(Optimizer, "step", lambda _, rate: used.append(rate))
+    schedule = ScheduleConfig(name="wsd", warmup_steps=2, cooldown_steps=4, cooldown="linear")
+    training = start(make_config(steps=8, schedule=schedule))
+    for _ in range(8):
+        training.advance()
+    assert used == pytest.approx([0.005, 0.01, 0.01, 0.01, 0.0075, 0.005, 0.0025, 0.0])
 
 
 def test_experts_report_their_load(make_config: MakeConfig, start: Start) -> None:
