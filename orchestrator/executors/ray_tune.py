@@ -12,6 +12,7 @@ import os
 import queue
 import secrets
 import shutil
+import socket
 import tempfile
 import threading
 from pathlib import Path
@@ -40,6 +41,10 @@ OBJECT_STORE_BYTES = 80 * 2**20
 """Ray's shared memory: results are small, tokens are read from disk."""
 CLOSE_TIMEOUT_S = 60.0
 """How long the end of a sweep waits for Tune before Ray is shut down under it."""
+
+
+KNOCK_TIMEOUT_S = 5.0
+"""How long a cluster's address may take to accept a connection."""
 
 
 class RayTuneExecutor:
@@ -171,6 +176,8 @@ class RayTuneExecutor:
         else:
             options["address"] = self._address
         try:
+            if self._address is not None:
+                _knock(self._address)
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = self._address or "a private Ray on this machine"
@@ -219,6 +226,17 @@ class RayTuneExecutor:
 
         self._thread = threading.Thread(target=fit, name="ray-tune", daemon=True)
         self._thread.start()
+
+
+def _knock(address: str) -> None:
+    """See that something listens at a cluster's address: Ray itself would try for minutes.
+
+    Raises:
+        OSError: when nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
 
 
 def _run_in_worker(config: dict[str, Any]) -> None:

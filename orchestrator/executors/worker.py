@@ -30,6 +30,7 @@ def run_job(job: Job) -> Finished | Interrupted:
     except run.Interrupted:
         return Interrupted(trial_id=job.trial_id)
     except Exception as error:  # noqa: BLE001 - recorded as the trial's result, with its trace
+        job.out_dir.mkdir(parents=True, exist_ok=True)
         (job.out_dir / "error.txt").write_text(traceback.format_exc())
         message = f"{type(error).__name__}: {error}"
         result = RunResult(trial_id=job.trial_id, status=RunStatus.FAILED, message=message)

@@ -1,0 +1,187 @@
+"""Ray Tune as the executor: real workers, a killed one, no socket off loopback, no chatter."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.executors.base import ExecutorEvent, Finished, Interrupted, Job, Lost, Started
+from orchestrator.executors.ray_tune import RayTuneExecutor
+from orchestrator.executors.worker import run_job
+from trainer.config import OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
+from trainer.data.shards import TokenData, prepare
+from trainer.data.source import DataSource
+from trainer.shapes import preset
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared corpus of 60 kB."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = (f"{i * i % 977} is a number, {i * 7 % 31} is another\n" for i in range(2000))
+    (folder / "corpus.txt").write_text("".join(lines))
+    return prepare(DataSource(corpus=str(folder / "corpus.txt")), cache_root=folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayTuneExecutor]:
+    """One private Ray for all tests of this file: starting it takes seconds."""
+    with RayTuneExecutor(slots=2, cpus=2, gpus=0, log_dir=tmp_path_factory.mktemp("log")) as ray:
+        yield ray
+
+
+def job(data_dir: Path, folder: Path, *, steps: int, seed: int = 0) -> Job:
+    config = TrainConfig(
+        shape=preset("gpt", d_model=8, n_layer=1, n_head=1, vocab_size=256, context=32),
+        data_digest=TokenData.open(data_dir).manifest.digest,
+        steps=steps,
+        batch_sequences=2,
+        validation_tokens=256,
+        seed=seed,
+        optimizer=OptimizerConfig(learning_rate=0.01),
+        schedule=ScheduleConfig(warmup_steps=5),
+    )
+    return Job(
+        trial_id=config.trial_id,
+        config=config,
+        options=RunOptions(data_dir=data_dir, device="cpu", checkpoint_every_s=0.2),
+        out_dir=folder / config.trial_id,
+        stop_file=folder / "stop",
+        cpus=1.0,
+        gpus=0.0,
+    )
+
+
+def events_of(executor: RayTuneExecutor, jobs: int) -> list[ExecutorEvent]:
+    """Events until `jobs` jobs have ended."""
+    events: list[ExecutorEvent] = []
+    while sum(not isinstance(event, Started) for event in events) < jobs:
+        event = executor.next_event(60)
+        assert event is not None, "nothing happened for a minute"
+        events.append(event)
+    return events
+
+
+def wait_for_steps(out_dir: Path) -> None:
+    """Wait until a trial has logged a step and written a checkpoint."""
+    deadline = time.monotonic() + 60
+    while not list(out_dir.glob("checkpoints/*")) or not (out_dir / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def workers() -> list[psutil.Process]:
+    """Processes that run trials."""
+    family = psutil.Process().children(recursive=True)
+    return [process for process in family if "ImplicitFunc" in " ".join(process.cmdline())]
+
+
+def test_a_trial_whose_worker_is_killed_is_lost_and_goes_on_to_the_same_loss(
+    executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
+) -> None:
+    disturbed = job(data_dir, tmp_path / "ray", steps=6000)
+    executor.submit(disturbed)
+    wait_for_steps(disturbed.out_dir)
+    killed = workers()
+    for process in killed:
+        process.kill()
+    assert killed
+    first = events_of(executor, 1)
+    assert [type(event) for event in first] == [Started, Lost]
+    executor.submit(disturbed)
+    second = events_of(executor, 1)[-1]
+    assert isinstance(second, Finished)
+    calm = run_job(dataclasses.replace(disturbed, out_dir=tmp_path / "calm"))
+    assert isinstance(calm, Finished)
+    assert second.result.loss == calm.result.loss
+    assert second.result.attempts == 2
+    assert second.result.steps_executed >= calm.result.steps_executed
+
+
+def test_workers_stay_warm_between_trials(
+    executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
+) -> None:
+    executor.submit(job(data_dir, tmp_path, steps=5, seed=1))
+    events_of(executor, 1)
+    before = {process.pid for process in workers()}
+    for seed in (2, 3, 4):
+        executor.submit(job(data_dir, tmp_path, steps=5, seed=seed))
+    assert all(isinstance(e, Finished | Started) for e in events_of(executor, 3))
+    after = {process.pid for process in workers()}
+    assert before & after
+    assert len(after) <= 2
+
+
+def test_a_trial_that_fails_is_a_result_and_not_a_lost_worker(
+    executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
+) -> None:
+    good = job(data_dir, tmp_path, steps=5, seed=9)
+    wrong = dataclasses.replace(good, config=dataclasses.replace(good.config, data_digest="0" * 64))
+    executor.submit(wrong)
+    event = events_of(executor, 1)[-1]
+    assert isinstance(event, Finished)
+    assert event.result.status == "failed"
+    assert "digest" in event.result.message
+
+
+def test_a_stop_file_interrupts_running_trials(
+    executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
+) -> None:
+    long = job(data_dir, tmp_path, steps=1_000_000, seed=5)
+    executor.submit(long)
+    wait_for_steps(long.out_dir)
+    long.stop_file.touch()
+    assert isinstance(events_of(executor, 1)[-1], Interrupted)
+
+
+def test_a_request_that_the_cluster_cannot_meet_is_refused_before_it_is_made(
+    executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
+) -> None:
+    greedy = dataclasses.replace(job(data_dir, tmp_path, steps=5), gpus=8.0)
+    with pytest.raises(EnvironmentUnusable, match="asks for 8 GPUs, the cluster has 0"):
+        executor.submit(greedy)
+
+
+def test_nothing_listens_off_loopback(executor: RayTuneExecutor) -> None:
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = [
+        connection.laddr.ip
+        for process in family
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    addresses = {ipaddress.ip_address(ip.removeprefix("::ffff:")) for ip in listening}
+    assert {address for address in addresses if not address.is_loopback} == set()
+
+
+def test_a_cluster_that_does_not_answer_is_an_environment_error(tmp_path: Path) -> None:
+    """In a process of its own: this one is already connected."""
+    import subprocess
+    import sys
+
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from orchestrator.executors.ray_tune import RayTuneExecutor\n"
+        "from orchestrator.errors import EnvironmentUnusable\n"
+        "try:\n"
+        "    RayTuneExecutor(slots=1, cpus=1, gpus=0, log_dir=Path(sys.argv[1]),\n"
+        "                    address='127.0.0.1:1').__enter__()\n"
+        "except EnvironmentUnusable as error:\n"
+        "    print(error.faults[0].code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "SWP-3001", done.stderr
