@@ -128,7 +128,7 @@ def test_a_trial_that_fails_is_a_result_and_not_a_lost_worker(
     event = events_of(executor, 1)[-1]
     assert isinstance(event, Finished)
     assert event.result.status == "failed"
-    assert "digest" in event.result.message
+    assert "planned for data 000" in event.result.message
 
 
 def test_a_stop_file_interrupts_running_trials(
