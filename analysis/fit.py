@@ -35,6 +35,9 @@ HUBER_EFFICIENT = 1.345
 _GRID = np.geomspace(0.02, 1.6, 26)
 """Exponents of the variable-projection grid."""
 _STARTS = 8
+_MANY_POINTS = 50_000
+"""Above this, basins are sought on a subsample and only the best ends are polished on all."""
+_SUBSAMPLE = 5_000
 _K_STARTS = (1.0, 0.75, 0.5, 0.35)
 """Outer exponents from which the Skaling law is started."""
 _AGREE = 1e-10
@@ -156,6 +159,8 @@ def fit_surface(
     data = centred(N, D, L)
     w = np.ones(len(N)) if weights is None else np.asarray(weights, dtype=np.float64)
     seeds = _seeds(form, data, w, starts)
+    if data.size > _MANY_POINTS:
+        seeds = _thinned_starts(form, data, w, seeds, restriction)
     if huber_delta is None:
         squares = minimise(form, data, seeds, weights=w, delta=np.inf, restriction=restriction)
         best = squares.theta[int(np.argmin(squares.objective))]
@@ -324,6 +329,22 @@ def _seeds(form: LawForm, data: Data, weights: FloatArray, extra: Sequence[Surfa
             # (A N^-alpha)^(1/k) inside the k-th power gives each term its own curve back.
             rows.append([a / k, b / k, e, alpha / k, beta / k, np.log(k)])
     return np.vstack([np.array(rows), *given]) if given else np.array(rows)
+
+
+def _thinned_starts(
+    form: LawForm,
+    data: Data,
+    weights: FloatArray,
+    seeds: FloatArray,
+    restriction: Restriction | None,
+) -> FloatArray:
+    """The two best ends of all starts on an even subsample: the starts for very many points."""
+    step = -(-data.size // _SUBSAMPLE)
+    part = Data(n=data.n[::step], d=data.d[::step], y=data.y[::step], centre=data.centre)
+    ends = minimise(
+        form, part, seeds, weights=weights[::step], delta=np.inf, restriction=restriction
+    )
+    return ends.theta[np.argsort(ends.objective)[:2]]
 
 
 def _finish(

@@ -44,7 +44,7 @@ def report(law, N, D, rng, noise=0.005, resamples=100):
     ), target
 
 
-@pytest.mark.parametrize(("levels", "sizes", "laws"), [(4, 7, 200), (3, 5, 120)])
+@pytest.mark.parametrize(("levels", "sizes", "laws"), [(4, 7, 200), (3, 5, 80)])
 def test_ninety_percent_intervals_cover_where_identified(levels, sizes, laws):
     rng = np.random.default_rng(1)
     hits = []
