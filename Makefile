@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check format layers clean
+.PHONY: help setup quickstart test check format layers docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -40,6 +40,17 @@ layers: setup  ## the walls between the rooms
 format: setup  ## put the code into the common format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Its own environment: whoever trains models needs no site generator.
+docs: setup build/docs/.installed  ## build the documentation into build/site, warnings are errors
+	@$(BIN)/python docs/generate.py
+	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+build/docs/.installed: docs/constraints.txt
+	@test -x build/docs/bin/python || $(PYTHON) -m venv build/docs
+	@build/docs/bin/python -m pip install -q --disable-pip-version-check --no-deps -r docs/constraints.txt
+	@touch $@
 
 clean:  ## remove what `setup` and the checks made (never your outputs/)
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
