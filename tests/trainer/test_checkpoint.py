@@ -107,3 +107,12 @@ def test_a_write_that_fails_names_the_file_and_keeps_the_old_one(tmp_path: Path)
         write_atomically(tmp_path / "absent" / "file", b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_reader_of_the_old_file_keeps_the_whole_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"brand new", sync=False)
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"brand new"

@@ -80,6 +80,13 @@ def test_tokens_are_drawn_with_the_asked_probabilities(
     assert drawn(sampling) == pytest.approx(torch.tensor(expected), abs=0.025)
 
 
+def test_no_token_is_drawn_once_top_p_is_reached() -> None:
+    generator = torch.Generator().manual_seed(0)
+    halves = torch.zeros(2)
+    assert {draw(halves, Sampling(top_p=0.5), generator) for _ in range(50)} == {0}
+    assert {draw(halves, Sampling(top_p=0.51), generator) for _ in range(50)} == {0, 1}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

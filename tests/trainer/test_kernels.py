@@ -52,3 +52,10 @@ def test_a_product_in_bf16_would_not_count_as_lossless(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", product)
     assert not kernels.onednn_is_lossless.__wrapped__()
+
+
+@pytest.mark.parametrize("before", ["highest", "medium"])
+def test_the_trial_of_onednn_leaves_the_setting_as_it_was(before: str) -> None:
+    torch.set_float32_matmul_precision(before)
+    kernels.onednn_is_lossless.__wrapped__()
+    assert torch.get_float32_matmul_precision() == before
