@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,7 +17,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -203,11 +206,11 @@ class Training(_Section):
     """Every trial is run once per seed."""
 
 
-class Design(_Section):
-    """Which (N, D) points the budget is spent on."""
+class IsoflopDesign(_Section):
+    """Levels of equal compute, several sizes in each, re-centred level by level."""
 
     kind: Literal["isoflop"] = "isoflop"
-    """`isoflop`: levels of equal compute, several sizes in each, re-centred level by level."""
+    """`isoflop`: levels of equal compute. Others: `adaptive`, `grid`, `ladder`, `file`."""
     levels: Annotated[int, Field(ge=1, le=20)] | tuple[Flops, ...] = 4
     """Number of levels (their compute follows from the budget), or the levels themselves, FLOPs."""
     level_factor: Annotated[float, Field(gt=1, le=100)] = 3.1622776601683795
@@ -228,6 +231,141 @@ class Design(_Section):
             if list(self.levels) != sorted(set(self.levels)):
                 raise ValueError("`levels` must ascend and differ, cheapest first")
         return self
+
+
+class AdaptiveDesign(_Section):
+    """An isoFLOP backbone, then batches chosen by how much they sharpen the answer per FLOP."""
+
+    kind: Literal["adaptive"]
+    """`adaptive`: a backbone of levels, then the runs that shrink the interval most."""
+    backbone: Annotated[float, Field(ge=0.2, le=0.9)] = 0.4
+    """Share of the budget spent on the levels before anything is chosen."""
+    levels: Annotated[int, Field(ge=2, le=10)] = 3
+    """Levels of the backbone."""
+    level_factor: Annotated[float, Field(gt=1, le=100)] = 3.1622776601683795
+    """Compute ratio between neighbouring levels."""
+    sizes: Annotated[int, Field(ge=3, le=50)] = 5
+    """Model sizes per level."""
+    span: Annotated[float, Field(gt=1, le=100)] = 4.0
+    """Sizes of a level reach from centre / span to centre * span."""
+    tokens_per_parameter: Annotated[float, Field(gt=0, le=1e6)] = 20.0
+    """Where the first level is centred; everything later follows the measurements."""
+    batch: Annotated[int, Field(ge=1, le=100)] = 6
+    """Runs chosen at a time."""
+    dearest: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Most that one run may cost, as a share of the budget."""
+    cost_range: Annotated[float, Field(gt=1, le=1000)] = 30.0
+    """The cheapest run that may be chosen costs the dearest one's divided by this: far below, laws
+    fitted to cheap runs bend."""
+    ratio_window: Annotated[float, Field(gt=1, le=100)] = 10.0
+    """Runs are chosen with D/N within this factor of the current estimate, and in 2 to 3000."""
+    audit_every: Annotated[int, Field(ge=0, le=100)] = 3
+    """Every so many batches one run is placed where the laws disagree most; 0: never."""
+
+
+class GridDesign(_Section):
+    """Every size at every number of tokens per parameter."""
+
+    kind: Literal["grid"]
+    """`grid`: sizes x tokens per parameter."""
+    sizes: Annotated[tuple[Count, ...], Field(min_length=2)]
+    """Sizes N, matmul parameters, such as [1M, 4M, 16M]; the nearest real shape is trained."""
+    tokens_per_parameter: Annotated[tuple[Count, ...], Field(min_length=2)]
+    """Values of D/N, such as [5, 20, 80]."""
+    allow_narrow: bool = False
+    """Plan a grid that spans less than 30x in N or in D all the same."""
+
+    @model_validator(mode="after")
+    def _values_ascend(self) -> Self:
+        _ascending("sizes", self.sizes)
+        _ascending("tokens_per_parameter", self.tokens_per_parameter)
+        return self
+
+
+class LadderDesign(_Section):
+    """Sizes, each trained at several multiples of the Chinchilla-optimal tokens."""
+
+    kind: Literal["ladder"]
+    """`ladder`: sizes x multiples of `tokens_per_parameter`."""
+    sizes: Annotated[tuple[Count, ...], Field(min_length=2)]
+    """Sizes N, matmul parameters, such as [1M, 4M, 16M]; the nearest real shape is trained."""
+    multiples: Annotated[tuple[Count, ...], Field(min_length=1)] = (0.5, 1.0, 2.0, 5.0, 10.0)
+    """A run's tokens are multiple * tokens_per_parameter * N."""
+    tokens_per_parameter: Annotated[float, Field(gt=0, le=1e6)] = 20.0
+    """D/N of multiple 1: 20 for BPE tokens (Hoffmann et al. 2022), about 100 for bytes."""
+
+    @model_validator(mode="after")
+    def _values_ascend(self) -> Self:
+        _ascending("sizes", self.sizes)
+        _ascending("multiples", self.multiples)
+        return self
+
+
+class ListedPoint(_Section):
+    """One run of a `file` design."""
+
+    params: Count | None = None
+    """Size N, matmul parameters; the nearest real shape is trained."""
+    shape: Shape | None = None
+    """Exact shape, instead of `params`."""
+    tokens: Count
+    """Training tokens D."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.params is None) == (self.shape is None):
+            raise ValueError("a point needs `params` or `shape`, one of them")
+        return self
+
+
+class FileDesign(_Section):
+    """Explicit points, from a file or written in the budget."""
+
+    kind: Literal["file"]
+    """`file`: a list of points."""
+    path: str | None = None
+    """CSV (columns params, tokens; or d_model, n_layer, n_head, tokens) or YAML list of points."""
+    points: tuple[ListedPoint, ...] | None = None
+    """The points themselves, instead of `path`: [{params: 1M, tokens: 20M}, ...]."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.path is None and not self.points:
+            raise ValueError("`path` or `points` must be given")
+        return self
+
+
+def _ascending(name: str, values: tuple[float, ...]) -> None:
+    if list(values) != sorted(set(values)):
+        raise ValueError(f"`{name}` must ascend and differ, smallest first")
+
+
+DESIGNS: dict[str, type[_Section]] = {
+    "isoflop": IsoflopDesign,
+    "adaptive": AdaptiveDesign,
+    "grid": GridDesign,
+    "ladder": LadderDesign,
+    "file": FileDesign,
+}
+"""Kinds of designs by name; a design that names no kind is `isoflop`."""
+
+
+def _kind(value: object) -> str:
+    """Kind of a design, as a mapping or as a value."""
+    if isinstance(value, Mapping):
+        return str(value.get("kind", "isoflop"))
+    return str(getattr(value, "kind", "isoflop"))
+
+
+Design = Annotated[
+    Annotated[IsoflopDesign, Tag("isoflop")]
+    | Annotated[AdaptiveDesign, Tag("adaptive")]
+    | Annotated[GridDesign, Tag("grid")]
+    | Annotated[LadderDesign, Tag("ladder")]
+    | Annotated[FileDesign, Tag("file")],
+    Discriminator(_kind),
+]
+"""Which (N, D) points the budget is spent on."""
 
 
 class Execution(_Section):
@@ -275,7 +413,7 @@ class Budget(_Section):
     """The family of models."""
     training: Training = Training()
     """How each model is trained."""
-    design: Design = Design()
+    design: Design = IsoflopDesign()
     """Which points the budget is spent on."""
     run: Execution = Execution()
     """Where trials run."""
@@ -296,6 +434,7 @@ class Budget(_Section):
 
 
 Model.model_rebuild()
+ListedPoint.model_rebuild()
 Budget.model_rebuild()
 
 
@@ -339,14 +478,20 @@ def changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = ""
 def _faults(error: ValidationError, source: Source) -> list[Fault]:
     faults: dict[tuple[str, str], Fault] = {}
     for item in error.errors(include_url=False):
-        path = tuple(part for part in item["loc"] if _is_key(part, source))
+        path = _path(item["loc"])
         fault = _fault(item["type"], item, path, source)
         faults.setdefault((fault.place, fault.rule), fault)
     return sorted(faults.values(), key=lambda fault: _order(fault.place))
 
 
-def _is_key(part: str | int, source: Source) -> bool:
-    """Whether pydantic's location part is a key of the file (not the tag of a union member)."""
+def _path(location: Path) -> Path:
+    """Pydantic's location as a path of keys, without the tags of the unions on its way."""
+    tagged = len(location) > 1 and location[0] == "design" and location[1] in DESIGNS
+    untagged = (location[0], *location[2:]) if tagged else location
+    return tuple(part for part in untagged if _is_key(part))
+
+
+def _is_key(part: str | int) -> bool:
     return isinstance(part, int) or not re.search(r"[\[(]|^(tuple|float|int|str|literal)$", part)
 
 
@@ -359,7 +504,16 @@ def _fault(kind: str, item: Any, path: Path, source: Source) -> Fault:
             rule=f"`{dotted}` is no key of a budget",
             place=place,
             excerpt=excerpt,
-            remedy=nearest(str(path[-1]), _valid_keys(path[:-1])),
+            remedy=nearest(str(path[-1]), _valid_keys(path[:-1], source)),
+        )
+    if kind == "union_tag_invalid":
+        return Fault(
+            code="SWP-1103",
+            rule=f"`{dotted}.kind`: must be one of {', '.join(DESIGNS)}, "
+            f"got {_kind(item['input'])!r}",
+            place=source.place((*path, "kind")),
+            excerpt=source.excerpt((*path, "kind")),
+            remedy=nearest(_kind(item["input"]), DESIGNS),
         )
     if kind == "missing":
         return Fault(
@@ -377,28 +531,31 @@ def _fault(kind: str, item: Any, path: Path, source: Source) -> Fault:
         rule=f"`{dotted}`: {message}",
         place=place,
         excerpt=excerpt,
-        remedy=_description(path) or "see `sweep plan --show-defaults`",
+        remedy=_description(path, source) or "see `sweep plan --show-defaults`",
     )
 
 
-def _valid_keys(path: Path) -> list[str]:
-    model = _section(path)
+def _valid_keys(path: Path, source: Source) -> list[str]:
+    model = _section(path, source)
     return list(model.model_fields) if model else []
 
 
-def _description(path: Path) -> str:
-    model = _section(path[:-1]) if path else None
+def _description(path: Path, source: Source) -> str:
+    model = _section(path[:-1], source) if path else None
     if model is None or str(path[-1]) not in model.model_fields:
-        section = _section(path)
+        section = _section(path, source)
         return " ".join((section.__doc__ or "").split()) if section and path else ""
     return " ".join((model.model_fields[str(path[-1])].description or "").split())
 
 
-def _section(path: Path) -> type[BaseModel] | None:
+def _section(path: Path, source: Source) -> type[BaseModel] | None:
     model: type[BaseModel] = Budget
-    for part in path:
-        if part == "shapes" or isinstance(part, int):
-            model = Shape
+    for place, part in enumerate(path):
+        if part == "design" and place == 0:
+            model = DESIGNS.get(_kind(source.value.get("design")), IsoflopDesign)
+            continue
+        if part in _ITEMS or isinstance(part, int):
+            model = _ITEMS.get(str(part), model)
             continue
         field = model.model_fields.get(str(part))
         if field is None or not isinstance(field.annotation, type):
@@ -407,6 +564,14 @@ def _section(path: Path) -> type[BaseModel] | None:
             return None
         model = field.annotation
     return model
+
+
+_ITEMS: dict[str | int, type[BaseModel]] = {
+    "shapes": Shape,
+    "shape": Shape,
+    "points": ListedPoint,
+}
+"""Sections below keys whose annotation is not a section itself."""
 
 
 def _order(place: str) -> tuple[int, int]:

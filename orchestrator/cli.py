@@ -287,7 +287,9 @@ def _plan(budget: Budget, budget_file: Path, outputs: Path) -> tuple[Any, Any]:
     from orchestrator.data import facts_of
     from orchestrator.hardware import detect, hardware_for
     from orchestrator.plan import make_plan
+    from orchestrator.points import with_points
 
+    budget = with_points(budget, budget_file.resolve().parent)
     facts = facts_of(budget, budget_file.resolve().parent, outputs.resolve())
     hardware = hardware_for(budget, outputs.resolve(), detect())
     return make_plan(budget, facts, hardware), hardware

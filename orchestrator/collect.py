@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.designs.isoflop import Measurement
+from orchestrator.designs.base import Measurement, Opened, Progress
 from orchestrator.state import FINAL, SweepState, TrialState
 from trainer.flops import six_n_flops_per_token, training_flops_per_token
 from trainer.shapes import count_parameters
@@ -23,7 +23,11 @@ def rows(state: SweepState, *, unique_tokens: int) -> list[dict[str, Any]]:
     """
     over = [trial for trial in state.trials.values() if trial.status in FINAL]
     over.sort(key=lambda t: (t.level, count_parameters(t.config.shape).matmul, t.trial_id))
-    return [row(trial, unique_tokens=unique_tokens) for trial in over]
+    found = [row(trial, unique_tokens=unique_tokens) for trial in over]
+    if any(record["level"] is not None for record in found):
+        # Beside real levels a run of none is written as such; without any, they may be found.
+        found = [{**r, "level": "" if r["level"] is None else r["level"]} for r in found]
+    return found
 
 
 def row(trial: TrialState, *, unique_tokens: int) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def row(trial: TrialState, *, unique_tokens: int) -> dict[str, Any]:
     datum = result is not None and result.is_datum
     return {
         "trial_id": trial.trial_id,
-        "level": trial.level,
+        "level": trial.level if trial.even else None,
         "params_total": counts.total,
         "params_body": counts.body,
         "params_embedding": counts.embedding,
@@ -60,6 +64,27 @@ def row(trial: TrialState, *, unique_tokens: int) -> dict[str, Any]:
         "mfu": None,
         "excluded": "" if datum else trial.reason or trial.status.value,
     }
+
+
+def progress(state: SweepState, *, settled: int) -> Progress:
+    """A sweep as its design sees it: all trials opened, the losses of the rounds up to `settled`.
+
+    Money is counted as planned, not as charged: what a lost worker cost must not change a choice.
+    """
+    return Progress(
+        rounds=len(state.levels),
+        opened=tuple(
+            Opened(
+                level=trial.level,
+                params=count_parameters(trial.config.shape).matmul,
+                tokens=trial.config.tokens,
+                cost_flops=trial.cost_flops,
+            )
+            for trial in sorted(state.trials.values(), key=lambda t: (t.level, t.trial_id))
+        ),
+        measurements=tuple(m for m in measurements(state) if m.level <= settled),
+        settled=settled,
+    )
 
 
 def measurements(state: SweepState) -> tuple[Measurement, ...]:

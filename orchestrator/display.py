@@ -163,8 +163,9 @@ def _running_table(state: SweepState, running: Mapping[str, Running]) -> Table:
 
 
 def _level_line(level: LevelState, levels: int) -> str:
+    of = f"Level {level.level} of {levels}" if level.even else f"Round {level.level}"
     return (
-        f"Level {level.level} of {levels}: {len(level.trial_ids)} trials of "
+        f"{of}: {len(level.trial_ids)} trials of {'' if level.even else 'up to '}"
         f"{format_flops(level.flops)} FLOPs, centred on {level.tokens_per_parameter:.3g} tokens "
         f"per parameter ({level.reason})"
     )

@@ -38,25 +38,42 @@ def lattice(model: Model, vocab_size: int) -> tuple[tuple[int, ModelShape], ...]
         choices = [(shape.d_model, shape.n_layer, shape.n_head) for shape in model.shapes]
     else:
         choices = [(d, n, head_count(d)) for d in _widths() for n in _depths(d)]
+    shapes = [
+        real_shape(model, vocab_size, d_model=d_model, n_layer=n_layer, n_head=n_head)
+        for d_model, n_layer, n_head in choices
+    ]
+    counted = [(count_parameters(shape).matmul, shape) for shape in shapes]
+    return tuple(sorted(counted, key=lambda item: (item[0], item[1].d_model)))
+
+
+def real_shape(
+    model: Model, vocab_size: int, *, d_model: int, n_layer: int, n_head: int
+) -> ModelShape:
+    """A shape of the family with the budget's overrides."""
     overrides = {
         key: value
         for key in ("position", "norm", "activation", "tied_head")
         if (value := getattr(model, key)) is not None
     }
-    shapes = [
-        preset(
-            model.family,
-            d_model=d_model,
-            n_layer=n_layer,
-            n_head=n_head,
-            vocab_size=vocab_size,
-            context=model.context,
-            **overrides,
-        )
-        for d_model, n_layer, n_head in choices
-    ]
-    counted = [(count_parameters(shape).matmul, shape) for shape in shapes]
-    return tuple(sorted(counted, key=lambda item: (item[0], item[1].d_model)))
+    return preset(
+        model.family,
+        d_model=d_model,
+        n_layer=n_layer,
+        n_head=n_head,
+        vocab_size=vocab_size,
+        context=model.context,
+        **overrides,
+    )
+
+
+@functools.cache
+def size_ladder(model: Model, vocab_size: int) -> tuple[tuple[int, ModelShape], ...]:
+    """The shapes nearest to sizes an eighth of a decade apart, with their N, ascending."""
+    counts = lattice(model, vocab_size)
+    low, high = math.log10(counts[0][0]), math.log10(counts[-1][0])
+    wanted = (10 ** (step / 8) for step in range(math.ceil(8 * low), math.floor(8 * high) + 1))
+    found = {shape for params in wanted if (shape := nearest_shape(model, vocab_size, params))}
+    return tuple(sorted((n, shape) for n, shape in counts if shape in found))
 
 
 def nearest_shape(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,22 @@ RESAMPLES = 2000
 """Bootstrap refits behind every interval."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """How much is made of a sweep's losses."""
+
+    resamples: int | None = None
+    """Bootstrap refits behind every interval; None: `RESAMPLES`."""
+    interim: bool = True
+    """Whether every round is followed by a fit."""
+    report: bool = True
+    """Whether the table, the report and the measured speed are written at the end."""
+
+
+FULL_ANSWER = Answer()
+"""What `sweep run` gives."""
+
+
 def loss_frame(state: SweepState) -> pd.DataFrame:
     """The loss table of everything that is over."""
     assert state.opened is not None
@@ -29,11 +46,15 @@ def loss_frame(state: SweepState) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(COLUMNS))
 
 
-def fit_losses(state: SweepState) -> dict[str, Any]:
+def fit_losses(state: SweepState, *, resamples: int | None = None) -> dict[str, Any]:
     """Fit everything that is over; the seed is fixed, so equal tables give equal fits."""
     assert state.opened is not None
     table = read_rows(loss_frame(state))
-    report = fit_table(table, target_flops=state.opened["target_flops"], resamples=RESAMPLES)
+    report = fit_table(
+        table,
+        target_flops=state.opened["target_flops"],
+        resamples=RESAMPLES if resamples is None else resamples,
+    )
     return report.to_dict()
 
 

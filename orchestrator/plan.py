@@ -12,11 +12,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.budget import Budget
-from orchestrator.designs import isoflop
-from orchestrator.designs.isoflop import Centre, Measurement
+from orchestrator.budget import (
+    AdaptiveDesign,
+    Budget,
+    FileDesign,
+    GridDesign,
+    IsoflopDesign,
+    LadderDesign,
+)
+from orchestrator.designs.base import (
+    Centre,
+    Designer,
+    Ground,
+    Measurement,
+    Opened,
+    Point,
+    Progress,
+    Round,
+    Size,
+)
+from orchestrator.designs.fixed import LEAST_SPAN, narrow_span, points_of
+from orchestrator.designs.isoflop import level_flops
+from orchestrator.designs.kinds import designer
 from orchestrator.errors import BadInput, Fault
-from orchestrator.lattice import lattice, nearest_shape
+from orchestrator.lattice import lattice, nearest_shape, real_shape, size_ladder
 from orchestrator.throughput import Throughput, makespan_s
 from orchestrator.units import format_count, format_flops
 from trainer.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
@@ -34,6 +53,10 @@ MANY_EPOCHS = 4.0
 al. 2023, arXiv 2305.16264, section 6): a single-epoch law no longer describes the runs."""
 MIN_SIZES = 3
 """A level of fewer sizes has no minimum to look for."""
+MIN_TRIALS = 6
+"""Fewer runs than this leave nothing over after a law of five parameters."""
+_RATE_CORRECTIONS = 6
+"""Rounds of turning hours into FLOPs by the plan that they pay for; the rate settles in three."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +99,8 @@ class Trial:
     """Passes over the training tokens."""
     notes: tuple[str, ...] = ()
     """What a person should know about this trial."""
+    why: str = ""
+    """Why the design asks for it; empty when the round's reason says it all."""
 
     @property
     def trial_id(self) -> str:
@@ -95,18 +120,20 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Level:
-    """The trials of one compute level."""
+    """The trials of one round: of a compute level, or of a batch of points."""
 
     level: int
     """Level, from 1."""
     flops: float
-    """Compute of each trial, FLOPs."""
+    """Compute of each trial, of the dearest one in a round that is not even, FLOPs."""
     centre: Centre
     """Where its sizes are centred."""
     provisional: bool
-    """Whether the centre will move when the levels below have been measured."""
+    """Whether it will move when the rounds before it have been measured."""
     trials: tuple[Trial, ...]
     """Its trials, longest first."""
+    even: bool = True
+    """Whether it is a level: all of its trials of equal compute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +191,7 @@ class Plan:
                     "flops": level.flops,
                     "centre": dataclasses.asdict(level.centre),
                     "provisional": level.provisional,
+                    **({} if level.even else {"even": False}),
                     "trials": [_trial_record(trial) for trial in level.trials],
                 }
                 for level in self.levels
@@ -205,46 +233,111 @@ def make_plan(
     return _plan(budget, facts, hardware, measurements, ceiling)
 
 
-def plan_level(
-    budget: Budget,
-    facts: DataFacts,
-    hardware: Hardware,
-    *,
-    level: int,
-    flops: float,
-    centre: Centre,
-) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
-    """Trials of one level, longest first, and the warnings they raise."""
-    notes = _Notes()
-    wanted = isoflop.sizes(
-        budget.design,
-        flops,
-        centre.tokens_per_parameter,
-        lambda params: _flops_per_token_near(budget, facts, params),
-    )
-    shapes: list[ModelShape] = []
-    for params in wanted:
-        shape = nearest_shape(budget.model, facts.vocab_size, params, taken=frozenset(shapes))
-        if shape is None:
-            notes.add(
-                f"level {level}: no shape near N = {format_count(params)}; that size is left out"
+def design_of(budget: Budget, facts: DataFacts, *, budget_flops: float) -> Designer:
+    """The budget's design, ready to be asked for its rounds.
+
+    Args:
+        budget: what was asked for.
+        facts: counts of the data.
+        budget_flops: compute that may be charged, FLOPs.
+    """
+    context = budget.model.context
+    asked = budget.training.batch_tokens
+    sequences = 1 if asked == "auto" else max(1, round(asked / context))
+
+    def sizes() -> tuple[Size, ...]:
+        return tuple(
+            Size(
+                shape=shape,
+                params=params,
+                flops_per_token=training_flops_per_token(shape).total,
             )
-        else:
-            shapes.append(shape)
-    trials = [
-        trial
-        for shape in shapes
-        for seed in budget.training.seeds
-        if (trial := _trial(budget, facts, hardware, level, flops, shape, seed, notes))
-    ]
+            for params, shape in size_ladder(budget.model, facts.vocab_size)
+        )
+
+    ground = Ground(
+        spendable=budget_flops * (1 - budget.budget.reserve),
+        target_flops=budget.target.flops,
+        seeds=len(budget.training.seeds),
+        flops_per_token=lambda params: _flops_per_token_near(budget, facts, params),
+        sizes=sizes,
+        min_tokens=budget.training.min_steps * sequences * context,
+        evaluation_tokens=_validation_tokens(budget, facts),
+    )
+    return designer(budget.design, ground, points=_known_points(budget, facts))
+
+
+def plan_round(
+    budget: Budget, facts: DataFacts, hardware: Hardware, asked: Round
+) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
+    """Trials of one round, longest first, and the warnings they raise."""
+    notes = _Notes()
+    shapes = _shapes(budget, facts, asked, notes)
+    trials = []
+    for point in asked.points:
+        shape = point.shape or shapes.get(point.params)
+        if shape is None:
+            continue
+        for seed in _seeds(budget, point):
+            trial = _trial(budget, facts, hardware, asked, point, shape, seed, notes)
+            if trial is not None:
+                trials.append(trial)
     trials.sort(key=lambda trial: (-trial.estimated_s, trial.counts.matmul, trial.config.seed))
     return tuple(trials), tuple(notes.lines)
 
 
-def levels_of(budget: Budget, budget_flops: float) -> tuple[float, ...]:
-    """Compute of one trial in each level, ascending, FLOPs."""
-    spendable = budget_flops * (1 - budget.budget.reserve)
-    return isoflop.level_flops(budget.design, spendable, len(budget.training.seeds))
+def _known_points(budget: Budget, facts: DataFacts) -> tuple[Point, ...]:
+    """Points of a design that knows all of them beforehand."""
+    design = budget.design
+    if isinstance(design, GridDesign | LadderDesign):
+        return points_of(design)
+    if not isinstance(design, FileDesign):
+        return ()
+    points = []
+    for number, listed in enumerate(design.points or (), start=1):
+        shape = None
+        if listed.shape is not None:
+            s = listed.shape
+            shape = real_shape(
+                budget.model,
+                facts.vocab_size,
+                d_model=s.d_model,
+                n_layer=s.n_layer,
+                n_head=s.n_head,
+            )
+        params = listed.params if shape is None else count_parameters(shape).matmul
+        points.append(
+            Point(
+                params=float(params or 0.0),
+                shape=shape,
+                tokens=listed.tokens,
+                reason=f"point {number} of the list",
+            )
+        )
+    return tuple(points)
+
+
+def _shapes(
+    budget: Budget, facts: DataFacts, asked: Round, notes: _Notes
+) -> dict[float, ModelShape]:
+    """A shape of its own for every different size that a round asks for."""
+    shapes: dict[float, ModelShape] = {}
+    for params in dict.fromkeys(point.params for point in asked.points if point.shape is None):
+        taken = frozenset(shapes.values())
+        shape = nearest_shape(budget.model, facts.vocab_size, params, taken=taken)
+        if shape is None:
+            notes.add(
+                f"level {asked.number}: no shape near N = {format_count(params)}; that size is "
+                "left out"
+            )
+        else:
+            shapes[params] = shape
+    return shapes
+
+
+def _seeds(budget: Budget, point: Point) -> tuple[int, ...]:
+    seeds = budget.training.seeds
+    return (max(seeds) + point.replicate,) if point.replicate else seeds
 
 
 def _plan(
@@ -257,13 +350,14 @@ def _plan(
     notes = _Notes()
     levels = _levels(budget, facts, hardware, measurements, ceiling, notes)
     _refuse_hopeless(budget, facts, hardware, ceiling, levels)
+    _refuse_narrow(budget, facts, notes)
     _warn(budget, facts, levels, ceiling, notes)
     hours = _slot_s(levels) / 3600
     price = budget.budget.price_per_hour
     return Plan(
         name=budget.name,
         budget_flops=ceiling,
-        target_flops=budget.target.flops or 10 * levels[-1].flops,
+        target_flops=budget.target.flops or 10 * max(level.flops for level in levels),
         levels=levels,
         slots=hardware.slots,
         estimated_s=_duration_s(levels, hardware.slots),
@@ -282,26 +376,48 @@ def _levels(
     ceiling: float,
     notes: _Notes,
 ) -> tuple[Level, ...]:
+    """Every round, asked for as if the losses at hand were all that will be known."""
     done = max((item.level for item in measurements), default=0)
-    levels = []
-    for number, flops in enumerate(levels_of(budget, ceiling), start=1):
-        below = [item for item in measurements if item.level < number]
-        centre = isoflop.centre(budget.design, below)
-        trials, lines = plan_level(
-            budget, facts, hardware, level=number, flops=flops, centre=centre
+    design = design_of(budget, facts, budget_flops=ceiling)
+    levels: list[Level] = []
+    opened: list[Opened] = []
+    barren = False
+    while True:
+        number = len(levels) + 1
+        progress = Progress(
+            rounds=len(levels),
+            opened=opened,
+            measurements=[item for item in measurements if item.level < number],
+            settled=min(done, number - 1),
         )
+        asked = design.propose(progress)
+        if asked is None or barren:
+            return tuple(levels)
+        trials, lines = plan_round(budget, facts, hardware, asked)
         for line in lines:
             notes.add(line)
         levels.append(
             Level(
                 level=number,
-                flops=flops,
-                centre=centre,
-                provisional=number > done + 1,
+                flops=asked.flops,
+                centre=asked.centre,
+                provisional=design.learns and number > done + 1,
                 trials=trials,
+                even=asked.even,
             )
         )
-    return tuple(levels)
+        opened += [_opened(trial) for trial in trials]
+        # A batch of which nothing can be trained would be asked for again and again.
+        barren = not trials and not asked.even
+
+
+def _opened(trial: Trial) -> Opened:
+    return Opened(
+        level=trial.level,
+        params=trial.counts.matmul,
+        tokens=trial.config.tokens,
+        cost_flops=trial.cost_flops,
+    )
 
 
 def _slot_s(levels: Sequence[Level]) -> float:
@@ -317,8 +433,8 @@ def _trial(
     budget: Budget,
     facts: DataFacts,
     hardware: Hardware,
-    level: int,
-    flops_target: float,
+    asked: Round,
+    point: Point,
     shape: ModelShape,
     seed: int,
     notes: _Notes,
@@ -326,7 +442,12 @@ def _trial(
     training = budget.training
     counts = count_parameters(shape)
     per_token = training_flops_per_token(shape)
-    wanted_tokens = flops_target / per_token.total
+    if point.flops is not None:
+        wanted_tokens, flops_target = point.flops / per_token.total, point.flops
+    else:
+        scale = counts.matmul / point.params if point.keep_ratio else 1.0
+        wanted_tokens = float(point.tokens or 0.0) * scale
+        flops_target = wanted_tokens * per_token.total
     sequences = _batch_sequences(budget, counts, wanted_tokens, flops_target)
     step_tokens = sequences * shape.context
     # Rounded down: a level is a ceiling, and every trial of it stays within one step of it.
@@ -374,11 +495,11 @@ def _trial(
         n_layer=shape.n_layer, flops_per_step=per_token.total * step_tokens
     )
     evaluation_tokens = config.validation_tokens
-    seed_mark = f" · seed {seed}" if len(training.seeds) > 1 else ""
+    seed_mark = f" · seed {seed}" if len(training.seeds) > 1 or point.replicate else ""
     return Trial(
-        level=level,
-        label=f"L{level} · {format_count(counts.matmul)} · {tokens / counts.matmul:.3g} tok/param"
-        + seed_mark,
+        level=asked.number,
+        label=f"L{asked.number} · {format_count(counts.matmul)} · "
+        f"{format_count(tokens / counts.matmul)} tok/param" + seed_mark,
         flops_target=flops_target,
         config=config,
         counts=counts,
@@ -389,6 +510,7 @@ def _trial(
         memory_bytes=_memory_bytes(shape, counts, sequences),
         epochs=epochs,
         notes=tuple(remarks),
+        why=point.reason,
     )
 
 
@@ -447,33 +569,53 @@ def _ceiling(budget: Budget, facts: DataFacts, hardware: Hardware) -> float:
     else:
         seconds = (spending.gpu_hours or spending.cpu_hours or 0.0) * 3600
 
-    def time_of(ceiling: float) -> float:
-        levels = _levels(budget, facts, hardware, (), ceiling, _Notes())
+    def time_of(levels: Sequence[Level]) -> float:
         if spending.wall_clock is not None:
             return _duration_s(levels, hardware.slots)
         return _slot_s(levels)
+
+    def planned(ceiling: float) -> tuple[Level, ...]:
+        return _levels(budget, facts, hardware, (), ceiling, _Notes())
+
+    if not isinstance(budget.design, IsoflopDesign):
+        # The mix of sizes, and so the rate, hardly moves with the money: a few corrections do.
+        ceiling = seconds * hardware.throughput.flops_per_s
+        for _ in range(_RATE_CORRECTIONS):
+            levels = planned(ceiling)
+            cost = sum(trial.cost_flops for level in levels for trial in level.trials)
+            if not cost:
+                return ceiling
+            ceiling = seconds * cost / time_of(levels)
+        return ceiling
 
     # A plan's time grows with its compute up to the largest shape of the lattice; bisect in ln C.
     low, high = 1e6, _largest_ceiling(budget, facts)
     while high / low > 1.001:
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if time_of(middle) <= seconds else (low, middle)
+        low, high = (middle, high) if time_of(planned(middle)) <= seconds else (low, middle)
     return low
 
 
 def _largest_ceiling(budget: Budget, facts: DataFacts) -> float:
     """The budget whose top level is centred on the largest shape there is."""
+    design = budget.design
+    assert isinstance(design, IsoflopDesign | AdaptiveDesign)
     params, shape = lattice(budget.model, facts.vocab_size)[-1]
-    ratio = budget.design.tokens_per_parameter
-    top = params * ratio * training_flops_per_token(shape).total
-    return top / levels_of(budget, 1.0)[-1]
+    top = params * design.tokens_per_parameter * training_flops_per_token(shape).total
+    if isinstance(design, AdaptiveDesign):
+        return top / design.dearest
+    spendable = 1 - budget.budget.reserve
+    return top / level_flops(design, spendable, len(budget.training.seeds))[-1]
 
 
 def _refuse_hopeless(
     budget: Budget, facts: DataFacts, hardware: Hardware, ceiling: float, levels: Sequence[Level]
 ) -> None:
     """A level without three sizes cannot show a minimum: say the least that would do."""
-    poor = next((level for level in levels if _sizes(level) < MIN_SIZES), None)
+    if not isinstance(budget.design, IsoflopDesign | AdaptiveDesign):
+        _refuse_few(budget, levels)
+        return
+    poor = next((level for level in levels if level.even and _sizes(level) < MIN_SIZES), None)
     if poor is None:
         return
     if isinstance(budget.design.levels, tuple):
@@ -494,13 +636,64 @@ def _refuse_hopeless(
     )
 
 
+def _refuse_few(budget: Budget, levels: Sequence[Level]) -> None:
+    """Points that leave no law to fit."""
+    trials = [trial for level in levels for trial in level.trials]
+    sizes = len({trial.config.shape for trial in trials})
+    if sizes >= MIN_SIZES and len(trials) >= MIN_TRIALS:
+        return
+    raise BadInput(
+        Fault(
+            code="SWP-1203",
+            rule=f"a law needs at least {MIN_TRIALS} trials of {MIN_SIZES} sizes, of "
+            f"{budget.training.min_steps} steps or more; the design has {len(trials)} of {sizes}",
+            place="design",
+            remedy="add points, or lower training.batch_tokens, model.context or "
+            "training.min_steps",
+        )
+    )
+
+
+def _refuse_narrow(budget: Budget, facts: DataFacts, notes: _Notes) -> None:
+    """A grid of small span buys nearly nothing: say what it would know."""
+    design = budget.design
+    if not isinstance(design, GridDesign):
+        return
+    points = _known_points(budget, facts)
+    spans = narrow_span(points)
+    if spans is None:
+        return
+    # Imported here: only a doubtful grid needs the law's Jacobian.
+    from orchestrator.designs.preview import expected_sd
+
+    per_token = [_flops_per_token_near(budget, facts, point.params) for point in points]
+    sd = expected_sd(points, per_token, target_flops=budget.target.flops)
+    line = (
+        f"the grid spans {spans[0]:.3g}x in N and {spans[1]:.3g}x in D, under {LEAST_SPAN:g}x: the "
+        f"95 % range of D/N it can give is expected to be {math.exp(min(3.92 * sd, 99)):.3g}-fold "
+        f"(sd of ln(D/N) {sd:.2g})"
+    )
+    if design.allow_narrow:
+        notes.add(line)
+        return
+    raise BadInput(
+        Fault(
+            code="SWP-1204",
+            rule=line,
+            place="design",
+            remedy="widen design.sizes and design.tokens_per_parameter, use `kind: adaptive` or "
+            "`isoflop`, or say `allow_narrow: true`",
+        )
+    )
+
+
 def _least_ceiling(budget: Budget, facts: DataFacts, hardware: Hardware, ceiling: float) -> float:
     """The smallest budget, to 2 %, all of whose levels have enough sizes, FLOPs."""
     low, high = ceiling, _largest_ceiling(budget, facts)
     while high / low > 1.02:
         middle = math.sqrt(low * high)
         levels = _levels(budget, facts, hardware, (), middle, _Notes())
-        enough = all(_sizes(level) >= MIN_SIZES for level in levels)
+        enough = all(_sizes(level) >= MIN_SIZES for level in levels if level.even)
         low, high = (low, middle) if enough else (middle, high)
     return high * 1.02  # printed with three digits: never rounded below what works
 
@@ -523,7 +716,7 @@ def _warn(
             f"{few} of {len(trials)} trials have fewer than {FEW_STEPS} steps: smaller "
             "training.batch_tokens give more"
         )
-    worst = max(trial.epochs for trial in trials)
+    worst = max((trial.epochs for trial in trials), default=0.0)
     if worst > 1:
         repeated = sum(trial.epochs > 1 for trial in trials)
         serious = " More than 4 epochs bend the law." if worst > MANY_EPOCHS else ""
@@ -535,7 +728,7 @@ def _warn(
     clamped = sum("learning rate clamped" in trial.notes for trial in trials)
     if clamped:
         notes.add(f"the learning-rate rule is clamped at its bounds in {clamped} trials")
-    if len(levels) < 3:
+    if isinstance(budget.design, IsoflopDesign) and len(levels) < 3:
         notes.add(
             f"{len(levels)} level(s) cannot show how the ratio changes with compute: use 3 or more"
         )
@@ -574,4 +767,5 @@ def _trial_record(trial: Trial) -> Mapping[str, Any]:
         "estimated_s": trial.estimated_s,
         "memory_bytes": trial.memory_bytes,
         "notes": list(trial.notes),
+        **({"why": trial.why} if trial.why else {}),
     }

@@ -21,8 +21,8 @@ from types import FrameType
 from typing import Any
 
 from orchestrator.budget import changed_keys
-from orchestrator.collect import measurements
-from orchestrator.designs.isoflop import centre
+from orchestrator.collect import progress
+from orchestrator.designs.base import Designer
 from orchestrator.display import Display, Running
 from orchestrator.errors import Exit, Fault, StateRefused
 from orchestrator.executors.base import (
@@ -36,8 +36,8 @@ from orchestrator.executors.base import (
 )
 from orchestrator.hardware import gpus_per_trial, remember
 from orchestrator.journal import Journal, write_atomic
-from orchestrator.outcome import fit_losses, write_losses, write_outcome
-from orchestrator.plan import levels_of, plan_level
+from orchestrator.outcome import FULL_ANSWER, Answer, fit_losses, write_losses, write_outcome
+from orchestrator.plan import design_of, plan_round
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, LevelState, SweepState, TrialState, TrialStatus
 from orchestrator.tracking import BackgroundProjection, metric_lines
@@ -115,6 +115,7 @@ def run_sweep(
     make_executor: Callable[[], Executor],
     tracker: BackgroundProjection | None,
     display: Display,
+    answer: Answer = FULL_ANSWER,
 ) -> Outcome:
     """Run a sweep, or what is left of it, to its answer.
 
@@ -123,6 +124,7 @@ def run_sweep(
         make_executor: called only when there is something to train.
         tracker: MLflow's projection, not yet started; None to do without.
         display: what listens.
+        answer: how much is made of the losses.
 
     Raises:
         StateRefused: when the directory is in use, or budget or data are not those it began with.
@@ -131,7 +133,7 @@ def run_sweep(
     setting.sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with Journal(setting.sweep_dir) as journal:
         _open(setting, journal)
-        sweep = _Sweep(setting, journal, make_executor, tracker, display)
+        sweep = _Sweep(setting, journal, make_executor, tracker, display, answer)
         return sweep.run()
 
 
@@ -145,7 +147,9 @@ class _Sweep:
         make_executor: Callable[[], Executor],
         tracker: BackgroundProjection | None,
         display: Display,
+        answer: Answer,
     ) -> None:
+        self._answer = answer
         self._setting = setting
         self._journal = journal
         self._make_executor = make_executor
@@ -154,6 +158,9 @@ class _Sweep:
         self._stop = Stop(setting.sweep_dir / STOP_FILE)
         self._executor: Executor | None = None
         self._in_flight: dict[str, float] = {}
+        self._unpaid: list[str] = []
+        self._given_up: set[str] = set()
+        self._unfitted: set[int] = set()
         self._trained = 0
         self._announced = False
         self._resources = contextlib.ExitStack()
@@ -171,7 +178,7 @@ class _Sweep:
             self._tracker.start()
         try:
             with self._resources, self._stop.listening():
-                self._all_levels()
+                self._all_rounds()
             if self._stop.asked:
                 return self._interrupted()
             return self._finish()
@@ -181,71 +188,99 @@ class _Sweep:
                 self._tracker.show(self._state)
                 self._tracker.stop(TRACKER_GRACE_S)
 
-    def _all_levels(self) -> None:
+    def _all_rounds(self) -> None:
+        """Open rounds as soon as their design may choose them, and train what they hold."""
         assert self._state.opened is not None
-        levels = levels_of(self._setting.budget, self._state.opened["budget_flops"])
-        for number, flops in enumerate(levels, start=1):
-            if number > len(self._state.levels):
-                self._open_level(number, flops)
-            level = self._state.levels[number - 1]
-            left = [t for t in level.trial_ids if not self._state.is_final(t)]
-            if left:
-                self._display.level_opened(level, len(levels))
-                self._run_level(level)
-            if self._stop.asked:
-                return
-            if left:
-                self._fit_so_far()
-
-    def _open_level(self, number: int, flops: float) -> None:
         setting = self._setting
-        middle = centre(setting.budget.design, measurements(self._state))
-        trials, notes = plan_level(
+        design = design_of(
             setting.budget,
             setting.data.facts,
-            setting.hardware,
-            level=number,
-            flops=flops,
-            centre=middle,
+            budget_flops=self._state.opened["budget_flops"],
         )
+        for level in self._state.levels:
+            self._begin(level, design)
+        more = True
+        while not self._stop.asked:
+            while more and self._may_open(len(self._state.levels) + 1, design):
+                more = self._open_round(design)
+            self._retry_unpaid()
+            if not self._in_flight:
+                if self._unpaid:
+                    self._give_up_unpaid()
+                    continue
+                if not more:
+                    return
+            self._watch()
+            self._fit_rounds_over()
+        self._watch()
+
+    def _may_open(self, number: int, design: Designer) -> bool:
+        """Whether every round that round `number` waits for is over."""
+        settled = number - 1 - design.lag(number)
+        return all(self._is_over(level) for level in self._state.levels[:settled])
+
+    def _is_over(self, level: LevelState) -> bool:
+        return all(self._state.is_final(t) or t in self._given_up for t in level.trial_ids)
+
+    def _open_round(self, design: Designer) -> bool:
+        """Ask the design for its next round and begin it; False when it has none."""
+        setting, number = self._setting, len(self._state.levels) + 1
+        settled = number - 1 - design.lag(number)
+        asked = design.propose(progress(self._state, settled=settled))
+        if asked is None:
+            return False
+        trials, notes = plan_round(setting.budget, setting.data.facts, setting.hardware, asked)
         for line in notes:
             self._display.note(line)
+        known = self._state.trials
+        fresh = {trial.trial_id: trial for trial in trials if trial.trial_id not in known}
+        if not fresh and not asked.even:
+            return False
         records = [
             {
-                "trial_id": trial.trial_id,
+                "trial_id": trial_id,
                 "label": trial.label,
                 "config": json.loads(trial.config.to_json()),
+                **({} if asked.even else {"flops_target": trial.flops_target}),
+                **({"why": trial.why} if trial.why else {}),
             }
-            for trial in trials
-            if trial.trial_id not in self._state.trials
+            for trial_id, trial in fresh.items()
         ]
         self._append(
             EventKind.LEVEL_OPENED,
             level=number,
-            flops=flops,
+            flops=asked.flops,
             centre={
-                "tokens_per_parameter": middle.tokens_per_parameter,
-                "reason": middle.reason,
+                "tokens_per_parameter": asked.centre.tokens_per_parameter,
+                "reason": asked.centre.reason,
             },
             trials=records,
+            **({} if asked.even else {"even": False}),
         )
+        self._begin(self._state.levels[-1], design)
+        return True
 
-    def _run_level(self, level: LevelState) -> None:
-        """Train a level's trials; retries and what cannot be paid included."""
-        waiting = [t for t in level.trial_ids if not self._state.is_final(t)]
-        waiting = [t for t in waiting if not self._take_over(t)]
-        unpaid = []
-        for trial_id in waiting:
-            if not self._dispatch(trial_id):
-                unpaid.append(trial_id)
-        self._watch()
-        # What did not fit beside the trials in flight may fit now that they cost what they cost.
-        unpaid = [t for t in unpaid if self._stop.asked or not self._dispatch(t)]
-        self._watch()
-        if unpaid and not self._stop.asked:
-            self._append(EventKind.BUDGET_SPENT, trial_ids=unpaid)
-            for trial_id in unpaid:
-                self._display.trial_over(self._state.trials[trial_id], self._state)
+    def _begin(self, level: LevelState, design: Designer) -> None:
+        """Submit what is left of a round; what cannot be paid now waits."""
+        left = [t for t in level.trial_ids if not self._state.is_final(t)]
+        if not left:
+            return
+        self._display.level_opened(level, design.rounds or level.level)
+        self._unfitted.add(level.level)
+        left = [t for t in left if not self._take_over(t)]
+        self._unpaid += [t for t in left if not self._dispatch(t)]
+
+    def _retry_unpaid(self) -> None:
+        """What did not fit beside the trials in flight may fit now that they have ended."""
+        if self._unpaid and not self._in_flight and not self._stop.asked:
+            self._unpaid = [t for t in self._unpaid if not self._dispatch(t)]
+
+    def _give_up_unpaid(self) -> None:
+        unpaid, self._unpaid = self._unpaid, []
+        self._given_up |= set(unpaid)
+        self._append(EventKind.BUDGET_SPENT, trial_ids=unpaid)
+        for trial_id in unpaid:
+            self._display.trial_over(self._state.trials[trial_id], self._state)
 
     def _dispatch(self, trial_id: str) -> bool:
         """Submit a trial if what is left of the budget pays for it."""
@@ -261,7 +296,7 @@ class _Sweep:
         return True
 
     def _watch(self) -> None:
-        """Take events until nothing is in flight, or the grace of a stop is over."""
+        """Take events until a trial is over; after a stop, until all are or its grace ends."""
         while self._in_flight and self._executor is not None:
             event = self._executor.next_event(POLL_S)
             match event:
@@ -281,6 +316,8 @@ class _Sweep:
                 nothing_runs = not self._running()
                 if nothing_runs or time.monotonic() - self._stop.at > STOP_GRACE_S:
                     self._in_flight.clear()
+            elif isinstance(event, Finished | Lost | Interrupted):
+                return
 
     def _finished(self, trial_id: str, result: RunResult) -> None:
         self._in_flight.pop(trial_id)
@@ -348,18 +385,26 @@ class _Sweep:
             if self._state.trials[trial_id].status is TrialStatus.RUNNING
         }
 
-    def _fit_so_far(self) -> None:
-        """Fit what there is, so that a person sees the answer form; never ends a sweep."""
-        fit = fit_losses(self._state)
+    def _fit_rounds_over(self) -> None:
+        """Fit when a round ended, so that a person sees the answer form; never ends a sweep."""
+        if not self._answer.interim:
+            return
+        over = {n for n in self._unfitted if self._is_over(self._state.levels[n - 1])}
+        if not over or self._stop.asked:
+            return
+        self._unfitted -= over
+        fit = fit_losses(self._state, resamples=self._answer.resamples)
         self._append(EventKind.SWEEP_FITTED, **_summary(fit))
 
     def _finish(self) -> Outcome:
         setting = self._setting
         self._display.note("Fitting and writing the report ...")
-        fit = fit_losses(self._state)
+        fit = fit_losses(self._state, resamples=self._answer.resamples)
         self._append(EventKind.SWEEP_FITTED, **_summary(fit))
-        report = write_outcome(self._state, setting.sweep_dir, setting.budget, fit)
-        remember(setting.outputs, setting.hardware.throughput, self._state.trials.values())
+        report = None
+        if self._answer.report:
+            report = write_outcome(self._state, setting.sweep_dir, setting.budget, fit)
+            remember(setting.outputs, setting.hardware.throughput, self._state.trials.values())
         code = _exit_code(self._state, fit)
         if code is not Exit.BUDGET_SPENT:
             self._append(EventKind.SWEEP_FINISHED, exit_code=int(code))
@@ -373,9 +418,9 @@ class _Sweep:
             tracker_trouble=trouble,
         )
 
-    def _project(self, fit: Mapping[str, Any], report: Path) -> str:
+    def _project(self, fit: Mapping[str, Any], report: Path | None) -> str:
         """Hand everything to MLflow; an absent tracker is a note, not an error."""
-        if self._tracker is None:
+        if self._tracker is None or report is None:
             return ""
         note = f"**{fit['status']}**: {fit['message']}"
         self._tracker.conclude(self._state, note=note, report=report.parent)
@@ -402,7 +447,7 @@ class _Sweep:
         if fit_file.exists() and report.exists():
             fit = json.loads(fit_file.read_text())
         else:
-            fit = fit_losses(self._state)
+            fit = fit_losses(self._state, resamples=self._answer.resamples)
             report = write_outcome(self._state, setting.sweep_dir, setting.budget, fit)
         return Outcome(
             exit_code=_exit_code(self._state, fit),

@@ -16,6 +16,7 @@ from orchestrator.executors.base import Executor
 from orchestrator.hardware import Machine, detect, hardware_for
 from orchestrator.journal import JOURNAL, read_state
 from orchestrator.plan import make_plan
+from orchestrator.points import with_points
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.tracking import BackgroundProjection, Projection
@@ -67,7 +68,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
         request: what to run.
         console: where progress goes.
     """
-    budget, outputs = request.budget, request.outputs
+    budget, outputs = with_points(request.budget, request.base), request.outputs
     sweep_dir = outputs / budget.name
     data = prepare_data(budget, request.base, outputs)
     machine = detect()
@@ -164,6 +165,8 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         "trained": outcome.trained,
         "charged_flops": state.charged_flops,
         "budget_flops": state.opened["budget_flops"],
+        "tokenizer": state.opened["data"]["tokenizer"],
+        "bytes_per_token": state.opened["data"]["bytes_per_token"],
         "fit": outcome.fit,
         "report": str(outcome.report) if outcome.report else None,
         "tracker": outcome.tracker_trouble,

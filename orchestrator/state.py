@@ -107,6 +107,10 @@ class TrialState:
     """Compute of the level, FLOPs."""
     config: TrainConfig
     """What is trained."""
+    even: bool = True
+    """Whether its round is a level: all of its trials of equal compute."""
+    why: str = ""
+    """Why the design asked for it; empty when the round's reason says it all."""
     status: TrialStatus = TrialStatus.PLANNED
     """Where it stands."""
     attempts: int = 0
@@ -157,13 +161,15 @@ class LevelState:
     level: int
     """Level, from 1."""
     flops: float
-    """Compute of each of its trials, FLOPs."""
+    """Compute of each of its trials, of the dearest one in a round that is not even, FLOPs."""
     tokens_per_parameter: float
     """Its centre."""
     reason: str
     """What the centre rests on."""
     trial_ids: tuple[str, ...]
     """Its trials, in the order of dispatch."""
+    even: bool = True
+    """Whether all of its trials are of equal compute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -265,6 +271,8 @@ def _apply(state: SweepState, event: Event) -> SweepState:
                 label=trial.label,
                 flops_target=trial.flops_target,
                 config=trial.config,
+                even=trial.even,
+                why=trial.why,
                 sunk_flops=trial.charged_flops,
             )
             reset = {**state.trials, trial.trial_id: fresh}
@@ -283,8 +291,10 @@ def _open_level(state: SweepState, data: dict[str, Any]) -> SweepState:
             trial_id=record["trial_id"],
             level=data["level"],
             label=record["label"],
-            flops_target=data["flops"],
+            flops_target=record.get("flops_target", data["flops"]),
             config=TrainConfig.from_dict(record["config"]),
+            even=data.get("even", True),
+            why=record.get("why", ""),
         )
         for record in data["trials"]
     ]
@@ -294,6 +304,7 @@ def _open_level(state: SweepState, data: dict[str, Any]) -> SweepState:
         tokens_per_parameter=data["centre"]["tokens_per_parameter"],
         reason=data["centre"]["reason"],
         trial_ids=tuple(trial.trial_id for trial in trials),
+        even=data.get("even", True),
     )
     return dataclasses.replace(
         state,

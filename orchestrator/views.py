@@ -44,8 +44,8 @@ def print_plan(console: Console, plan: Plan, throughput: Throughput) -> None:
         note = ", moves with what is measured below it" if level.provisional else ""
         table = Table(
             title=f"{'Level' if level.even else 'Round'} {level.level}: "
-            f"{'' if level.even else 'up to '}{format_flops(level.flops)} FLOPs a trial, centred on "
-            f"{level.centre.tokens_per_parameter:.3g} tokens per parameter "
+            f"{'' if level.even else 'up to '}{format_flops(level.flops)} FLOPs a trial, centred "
+            f"on {level.centre.tokens_per_parameter:.3g} tokens per parameter "
             f"({level.centre.reason}{note})",
             title_justify="left",
             title_style="bold",

@@ -11,41 +11,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.budget import Design
+from orchestrator.budget import IsoflopDesign
+from orchestrator.designs.base import Centre, Ground, Measurement, Point, Progress, Round
 
 MAX_STEP = math.log(4.0)
 """A level's centre moves at most this far in ln N from the centre before it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
-    """One finished trial as the design sees it."""
+class Isoflop:
+    """The isoFLOP design as a `Designer`: one round per level, each after the one below it."""
 
-    level: int
-    """Level, from 1."""
-    params: float
-    """N, matmul parameters."""
-    tokens: float
-    """D, tokens."""
-    loss: float
-    """Held-out loss, nats per token."""
+    learns = True
+
+    def __init__(self, design: IsoflopDesign, ground: Ground) -> None:
+        self.design = design
+        """Its settings."""
+        self._ground = ground
+        self.levels = level_flops(design, ground.spendable, ground.seeds)
+        """Compute of one trial in each level, FLOPs."""
+        self.rounds: int | None = len(self.levels)
+
+    def lag(self, number: int) -> int:
+        """Every round waits for the one before it."""
+        return 0
+
+    def propose(self, progress: Progress) -> Round | None:
+        """The next level, centred by the levels below it."""
+        number = progress.rounds + 1
+        if number > len(self.levels):
+            return None
+        flops = self.levels[number - 1]
+        middle = centre(self.design, progress.measurements)
+        wanted = sizes(
+            self.design, flops, middle.tokens_per_parameter, self._ground.flops_per_token
+        )
+        return Round(
+            number=number,
+            flops=flops,
+            centre=middle,
+            even=True,
+            points=tuple(Point(params=params, flops=flops) for params in wanted),
+        )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Centre:
-    """Where a level's sizes are centred, and why."""
-
-    tokens_per_parameter: float
-    """D/N at the centre."""
-    reason: str
-    """What it rests on."""
-
-
-def level_flops(design: Design, spendable: float, seeds: int) -> tuple[float, ...]:
+def level_flops(design: IsoflopDesign, spendable: float, seeds: int) -> tuple[float, ...]:
     """Compute of one trial in each level, ascending, FLOPs.
 
     Given levels are taken as they are; a number of levels is laid out so that they cost
@@ -58,7 +70,7 @@ def level_flops(design: Design, spendable: float, seeds: int) -> tuple[float, ..
     return tuple(sorted(_round_down(top * share) for share in shares))
 
 
-def centre(design: Design, measurements: Sequence[Measurement]) -> Centre:
+def centre(design: IsoflopDesign, measurements: Sequence[Measurement]) -> Centre:
     """Centre of the next level: the ratio at the minimum of the highest level measured.
 
     The minimum is the vertex of a parabola of ln loss over ln N when it lies inside the sizes
@@ -92,7 +104,7 @@ def centre(design: Design, measurements: Sequence[Measurement]) -> Centre:
 
 
 def sizes(
-    design: Design, flops: float, ratio: float, flops_per_token: Callable[[float], float]
+    design: IsoflopDesign, flops: float, ratio: float, flops_per_token: Callable[[float], float]
 ) -> tuple[float, ...]:
     """Sizes N of a level, log-spaced around its centre, ascending.
 

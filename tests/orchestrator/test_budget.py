@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from orchestrator.budget import changed_keys, json_schema, parse_budget
+from orchestrator.budget import DESIGNS, changed_keys, json_schema, parse_budget
 from orchestrator.errors import BadInput
 
 MINIMAL = "name: x\nbudget: {flops: 1e18}\n"
@@ -91,6 +91,7 @@ def test_what_cannot_change_a_plan_is_not_part_of_the_digest() -> None:
 def test_the_schema_describes_every_field_for_editors() -> None:
     schema = json_schema()
     json.dumps(schema)
-    for section in ("Spending", "Data", "Model", "Training", "Design", "Execution", "Tracking"):
+    designs = [design.__name__ for design in DESIGNS.values()]
+    for section in ("Spending", "Data", "Model", "Training", "Execution", "Tracking", *designs):
         for name, field in schema["$defs"][section]["properties"].items():
             assert field.get("description"), f"{section}.{name} has no description"

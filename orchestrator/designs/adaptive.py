@@ -1,0 +1,346 @@
+"""The adaptive design: an isoFLOP backbone, then the runs that sharpen the answer most per FLOP.
+
+The backbone shows where the optimum is and whether the law's form holds. After it, batches are
+chosen greedily by the share of Var ln(D/N) at the target that a run is expected to remove, per
+FLOP (c-optimality; the linearised rank-one update of `analysis.doe.choose_runs`). Left alone that
+criterion puts cheap runs at extreme ratios, where laws break, so: the Jacobian is that of the
+six-parameter law, the runs lie inside a window of compute and of D/N, and every few batches one
+run goes where the laws fitted so far disagree most (Li et al. 2026, arXiv 2604.22753, choose runs
+by variance within and between laws; their designs have no window and no backbone).
+
+A batch is chosen from the losses of all batches but the one before it, which counts as done: the
+linearised variance needs no losses. Workers then never wait for the end of a batch, and the choice
+still does not depend on timing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.cost import CostCurve, read_cost
+from analysis.doe import DEFAULT_NOISE_SD, Design, choose_runs, make_design
+from analysis.fit import SurfaceFit, fit_surface, tied_exponents
+from analysis.laws import CHINCHILLA, SKALING, FloatArray, Surface
+from analysis.published import BESIROGLU
+from orchestrator.budget import AdaptiveDesign, IsoflopDesign
+from orchestrator.designs import isoflop
+from orchestrator.designs.base import (
+    Centre,
+    Ground,
+    Measurement,
+    Opened,
+    Point,
+    Progress,
+    Round,
+    Size,
+)
+
+RATIO_LIMITS = (2.0, 3000.0)
+"""D/N of any chosen run, whatever the estimate: bytes need four times the tokens of BPE."""
+MAX_REPEATS = 3
+"""Runs of one point, seeds included; more would measure noise instead of the law."""
+OVERHEAD = 0.005
+"""Fixed cost of a run when runs are compared, as a share of the dearest one's."""
+COMPUTES = 9
+"""Compute values of the candidates between the cheapest and the dearest."""
+SAME_TOKENS = 0.05
+"""Difference in ln D below which two runs of one size are the same point."""
+FEWEST_POINTS = 8
+"""Losses below which no law of five parameters is fitted."""
+NOISE_LIMITS = (5e-4, 0.02)
+"""sd of ln L of one run that is believed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Runs that may be chosen."""
+
+    sizes: tuple[Size, ...]
+    """Model of each, length m."""
+    N: FloatArray
+    """Matmul parameters, shape (m,)."""
+    D: FloatArray
+    """Tokens, shape (m,)."""
+    C: FloatArray
+    """Training FLOPs, shape (m,)."""
+    price: FloatArray
+    """FLOPs charged with the evaluation, shape (m,)."""
+
+    def take(self, keep: np.ndarray) -> Candidates:
+        """Those where `keep`, shape (m,), bool, is true."""
+        sizes = tuple(size for size, kept in zip(self.sizes, keep, strict=True) if kept)
+        return Candidates(
+            sizes=sizes,
+            N=self.N[keep],
+            D=self.D[keep],
+            C=self.C[keep],
+            price=self.price[keep],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belief:
+    """The law that the next batch is chosen by."""
+
+    surface: Surface
+    """The law."""
+    noise_sd: float
+    """sd of ln L of one run."""
+    source: str
+    """Where it comes from, in words."""
+
+
+class Adaptive:
+    """The adaptive design as a `Designer`: the backbone's levels, then batches."""
+
+    learns = True
+    rounds: int | None = None
+
+    def __init__(self, design: AdaptiveDesign, ground: Ground) -> None:
+        self._design = design
+        self._ground = ground
+        self._backbone = isoflop.Isoflop(
+            IsoflopDesign(
+                levels=design.levels,
+                level_factor=design.level_factor,
+                sizes=design.sizes,
+                span=design.span,
+                tokens_per_parameter=design.tokens_per_parameter,
+            ),
+            _share(ground, design.backbone),
+        )
+        self.dearest = max(design.dearest * ground.spendable, self._backbone.levels[-1])
+        """Most compute of one run, FLOPs."""
+        self.target = ground.target_flops or 10 * self.dearest
+        """Compute that the answer is for, FLOPs."""
+
+    def lag(self, number: int) -> int:
+        """Levels, and the first batch, wait for everything; later batches for all but the last."""
+        return 0 if number <= len(self._backbone.levels) + 1 else 1
+
+    def propose(self, progress: Progress) -> Round | None:
+        """The next level of the backbone, or the next batch."""
+        if progress.rounds < len(self._backbone.levels):
+            return self._backbone.propose(progress)
+        number = progress.rounds + 1
+        left = self._ground.spendable - progress.committed_flops
+        belief = self.belief(progress)
+        middle = self.ratio(belief, progress)
+        candidates = self.candidates(middle, progress)
+        affordable = candidates.take(candidates.price <= left)
+        if not len(affordable.N):
+            return None
+        batch = number - len(self._backbone.levels)
+        points = self._batch(batch, left, belief, affordable, progress)
+        return Round(
+            number=number,
+            flops=self.dearest,
+            centre=Centre(
+                tokens_per_parameter=middle,
+                reason=f"batch {batch}, chosen by {belief.source}",
+            ),
+            even=False,
+            points=points,
+        )
+
+    def belief(self, progress: Progress) -> Belief:
+        """The law fitted to the losses; with too few of them, or a fit at a limit, a prior."""
+        fit = _fitted(progress.measurements)
+        if fit is not None:
+            noise = float(np.clip(fit.noise_sd, *NOISE_LIMITS))
+            return Belief(
+                surface=fit.surface,
+                noise_sd=noise if math.isfinite(fit.noise_sd) else DEFAULT_NOISE_SD,
+                source=f"the law fitted to {len(progress.measurements)} runs",
+            )
+        highest = [m for m in progress.measurements if m.level <= len(self._backbone.levels)]
+        middle = isoflop.centre(self._backbone.design, highest)
+        return Belief(
+            surface=prior_law(self._backbone.levels[-1], middle.tokens_per_parameter),
+            noise_sd=DEFAULT_NOISE_SD,
+            source=f"a prior law with its optimum at {middle.reason}",
+        )
+
+    def ratio(self, belief: Belief, progress: Progress) -> float:
+        """D/N that the window of candidates is centred on, within 3x of what was tried."""
+        N, D = _tried(progress.opened)
+        optimum = belief.surface.optimum(self.dearest).tokens_per_parameter
+        if not len(N):
+            return optimum
+        return float(np.clip(optimum, (D / N).min() / 3, (D / N).max() * 3))
+
+    def candidates(self, ratio: float, progress: Progress) -> Candidates:
+        """Every run that may be chosen: real sizes, the windows, enough steps, few repeats."""
+        design, ground = self._design, self._ground
+        sizes = tuple(ground.sizes())
+        computes = np.geomspace(self.dearest / design.cost_range, self.dearest, COMPUTES)
+        chosen = [(size, float(flops)) for size in sizes for flops in computes]
+        N = np.array([size.params for size, _ in chosen])
+        C = np.array([flops for _, flops in chosen])
+        per_token = np.array([size.flops_per_token for size, _ in chosen])
+        D = C / per_token
+        low = max(RATIO_LIMITS[0], ratio / design.ratio_window)
+        high = min(RATIO_LIMITS[1], ratio * design.ratio_window)
+        repeats = _repeats(N, D, progress.opened)
+        keep = (low <= D / N) & (high >= D / N) & (ground.min_tokens <= D)
+        found = Candidates(
+            sizes=tuple(size for size, _ in chosen),
+            N=N,
+            D=D,
+            C=C,
+            price=C + per_token / 3 * ground.evaluation_tokens,
+        )
+        return found.take(keep & (repeats < MAX_REPEATS))
+
+    def problem(self, belief: Belief, progress: Progress, runs: Candidates) -> Design:
+        """The linearised design problem around a belief."""
+        N, D = _tried(progress.opened)
+        return make_design(
+            belief.surface,
+            target_flops=self.target,
+            N=np.concatenate([N, runs.N]),
+            D=np.concatenate([D, runs.D]),
+            noise_sd=belief.noise_sd,
+            cost=_cost(runs),
+            form=SKALING,
+        )
+
+    def _batch(
+        self, batch: int, left: float, belief: Belief, runs: Candidates, progress: Progress
+    ) -> tuple[Point, ...]:
+        tried = _repeats(runs.N, runs.D, progress.opened)
+        points: list[Point] = []
+        done = list(_useful(progress))
+        if self._design.audit_every and batch % self._design.audit_every == 0:
+            audited = self._auditor(runs, progress)
+            if audited is not None:
+                points.append(_point(runs, audited, tried, "where the laws disagree most per FLOP"))
+                done.append((float(runs.N[audited]), float(runs.D[audited])))
+                left -= float(runs.price[audited])
+        design = self.problem(belief, progress, runs)
+        N, D = np.array([n for n, _ in done]), np.array([d for _, d in done])
+        before = design.sd_ln_ratio(N, D)
+        picks = choose_runs(
+            design,
+            (N, D),
+            (runs.N, runs.D),
+            count=self._design.batch - len(points),
+            budget=left,
+            costs=runs.price,
+            overhead=OVERHEAD * self.dearest,
+            max_repeats=1,
+        )
+        for pick in picks:
+            reason = f"sd of ln(D/N) at the target {before:.4f} -> {pick.sd_after:.4f}"
+            before = pick.sd_after
+            points.append(_point(runs, pick.index, tried, reason))
+        return tuple(points)
+
+    def _auditor(self, runs: Candidates, progress: Progress) -> int | None:
+        """The run at which the two laws, fitted to the same losses, differ most per FLOP."""
+        measured = progress.measurements
+        five, six = (_fitted(measured, six=six) for six in (False, True))
+        if five is None or six is None:
+            return None
+        gap = np.log(five.surface.loss(runs.N, runs.D) / six.surface.loss(runs.N, runs.D))
+        return int(np.argmax(gap**2 / (runs.price + OVERHEAD * self.dearest)))
+
+
+def prior_law(flops: float, ratio: float, *, k: float = 1.0) -> Surface:
+    """A law with the published exponents and its optimum at a given D/N for a given compute.
+
+    A and B are scaled so that half of the loss at that optimum is reducible, about what small
+    models show, and so that alpha A N^-alpha = beta B D^-beta there, the condition of the optimum
+    under C = 6ND (Hoffmann et al. 2022, eq. 4; exponents and E of Besiroglu et al. 2024).
+
+    Args:
+        flops: compute, FLOPs.
+        ratio: D/N of the optimum there.
+        k: outer exponent; the inner exponents are divided by it, so that loss falls as fast.
+    """
+    law = BESIROGLU
+    alpha, beta = law.alpha / k, law.beta / k
+    params = math.sqrt(flops / (6 * ratio))
+    inner, share = law.E ** (1 / k), beta / (alpha + beta)
+    return Surface(
+        E=law.E,
+        A=inner * share * params**alpha,
+        B=inner * (1 - share) * (ratio * params) ** beta,
+        alpha=alpha,
+        beta=beta,
+        k=k,
+    )
+
+
+def _fitted(measurements: Sequence[Measurement], *, six: bool = False) -> SurfaceFit | None:
+    """A law's fit whose exponents are inside their limits, or None."""
+    if len(measurements) < FEWEST_POINTS:
+        return None
+    N, D, L = (
+        np.array([getattr(m, name) for m in measurements], dtype=np.float64)
+        for name in ("params", "tokens", "loss")
+    )
+    if min(len(np.unique(N)), len(np.unique(D))) < 3:
+        return None
+    form = SKALING if six else CHINCHILLA
+    for restriction in (None, tied_exponents(form)):
+        fit = fit_surface(N, D, L, form=form, restriction=restriction)
+        usable = not ({"alpha", "beta"} & set(fit.at_bound)) and fit.surface.E > 0
+        if usable:
+            return fit
+    return None
+
+
+def _tried(opened: Sequence[Opened]) -> tuple[FloatArray, FloatArray]:
+    return (
+        np.array([item.params for item in opened], dtype=np.float64),
+        np.array([item.tokens for item in opened], dtype=np.float64),
+    )
+
+
+def _useful(progress: Progress) -> list[tuple[float, float]]:
+    """(N, D) of the runs that tell something: measured, or of rounds not looked at yet."""
+    measured = [(m.params, m.tokens) for m in progress.measurements]
+    pending = [(o.params, o.tokens) for o in progress.opened if o.level > progress.settled]
+    return measured + pending
+
+
+def _cost(runs: Candidates) -> CostCurve:
+    return read_cost(runs.N, runs.D, runs.C)
+
+
+def _repeats(N: FloatArray, D: FloatArray, opened: Sequence[Opened]) -> np.ndarray:
+    """How often each point, shape (m,), was opened; D may differ by the rounding to whole steps."""
+    tried_n, tried_d = _tried(opened)
+    same = np.abs(np.log(N)[:, None] - np.log(tried_n)) < 1e-9
+    return (same & (np.abs(np.log(D)[:, None] - np.log(tried_d)) < SAME_TOKENS)).sum(axis=1)
+
+
+def _point(runs: Candidates, index: int, tried: np.ndarray, reason: str) -> Point:
+    """A chosen run, as another replicate of those `tried`, which counts it from now on."""
+    replicate = int(tried[index])
+    tried[index] += 1
+    return Point(
+        params=runs.sizes[index].params,
+        shape=runs.sizes[index].shape,
+        flops=float(runs.C[index]),
+        replicate=replicate,
+        reason=reason,
+    )
+
+
+def _share(ground: Ground, share: float) -> Ground:
+    """The same ground with a share of the money."""
+    return Ground(
+        spendable=ground.spendable * share,
+        target_flops=ground.target_flops,
+        seeds=ground.seeds,
+        flops_per_token=ground.flops_per_token,
+        sizes=ground.sizes,
+        min_tokens=ground.min_tokens,
+        evaluation_tokens=ground.evaluation_tokens,
+    )

@@ -1,0 +1,227 @@
+"""A sweep rehearsed against a known law: how wrong, how sure and how honest its answer would be.
+
+The planner, the service's loop, the journal and the fit are the real ones; only the trainer is
+replaced. Each replicate is a sweep of its own in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.cost import read_cost
+from analysis.laws import Surface
+from orchestrator.budget import Budget
+from orchestrator.data import PreparedData
+from orchestrator.designs.adaptive import prior_law
+from orchestrator.display import SilentDisplay
+from orchestrator.errors import BadInput, Fault
+from orchestrator.executors.synthetic import SyntheticExecutor, Truth
+from orchestrator.hardware import Machine
+from orchestrator.outcome import Answer
+from orchestrator.plan import Hardware, Plan, make_plan
+from orchestrator.service import run_sweep
+from orchestrator.setting import Setting
+from trainer.data.facts import DataFacts
+
+SCHEMA = "sweep.simulate/1"
+_KEYS = ("E", "A", "B", "alpha", "beta", "k")
+_SKALING_K = 0.5
+"""Outer exponent of the `skaling` law: refitted to 404 published runs it was 0.48 (Videau et al.
+2026, arXiv 2608.07222, report 0.31 to 0.45 on the same kind of data)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replicate:
+    """What one simulated sweep said."""
+
+    status: str
+    """`identified`, `weak` or `not_identified`."""
+    ln_ratio: float | None
+    """ln(D/N) at the target; None when it was refused."""
+    low: float | None
+    """Lower end of its 95 % interval, ln."""
+    high: float | None
+    """Upper end."""
+    trials: int
+    """Trials that were run."""
+    charged_flops: float
+    """Compute that was charged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulation:
+    """What a design did against a known truth."""
+
+    law: Surface
+    """The truth."""
+    target_flops: float
+    """Compute at which the ratio is judged."""
+    truth: float
+    """D/N there."""
+    replicates: tuple[Replicate, ...]
+    """Every simulated sweep."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The simulation as plain values, schema `sweep.simulate/1`."""
+        answered = [r for r in self.replicates if r.ln_ratio is not None]
+        errors = [float(r.ln_ratio or 0.0) - math.log(self.truth) for r in answered]
+        ends = [(float(r.low or 0.0), float(r.high or 0.0)) for r in answered]
+        inside = [low <= math.log(self.truth) <= high for low, high in ends]
+        count = len(self.replicates)
+        return {
+            "schema": SCHEMA,
+            "law": {key: getattr(self.law, key) for key in _KEYS},
+            "target_flops": self.target_flops,
+            "tokens_per_parameter": self.truth,
+            "replicates": count,
+            "answered": len(answered),
+            "trials": float(np.mean([r.trials for r in self.replicates])),
+            "charged_flops": float(np.mean([r.charged_flops for r in self.replicates])),
+            "bias_ln_ratio": float(np.mean(errors)) if errors else None,
+            "sd_ln_ratio": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
+            "coverage_95": float(np.mean(inside)) if inside else None,
+            "width_95": float(np.median([high - low for low, high in ends])) if ends else None,
+            "status": {
+                status: sum(r.status == status for r in self.replicates) / count
+                for status in ("identified", "weak", "not_identified")
+            },
+        }
+
+
+def simulate(
+    budget: Budget,
+    facts: DataFacts,
+    hardware: Hardware,
+    *,
+    law: Surface | str,
+    noise_sd: float = 0.005,
+    replicates: int = 20,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Simulation:
+    """Run a budget's sweep against a known law, several times.
+
+    Args:
+        budget: what would be spent.
+        facts: counts of its data.
+        hardware: what its trials would run on.
+        law: the truth; `chinchilla` and `skaling` are laws with published exponents whose optimum
+            at the dearest run of the plan is the budget's own `tokens_per_parameter`.
+        noise_sd: sd of ln L of one run.
+        replicates: number of simulated sweeps.
+        resamples: bootstrap refits behind each interval.
+        seed: of the noise.
+    """
+    plan = make_plan(budget, facts, hardware)
+    truth = named_law(law, plan) if isinstance(law, str) else law
+    found = []
+    for number in range(replicates):
+        world = Truth(law=truth, noise_sd=noise_sd, seed=seed + number)
+        with tempfile.TemporaryDirectory(prefix="sweep-simulate-") as folder:
+            found.append(_replicate(budget, facts, hardware, plan, world, Path(folder), resamples))
+    return Simulation(
+        law=truth,
+        target_flops=plan.target_flops,
+        truth=true_ratio(truth, plan),
+        replicates=tuple(found),
+    )
+
+
+def true_ratio(law: Surface, plan: Plan) -> float:
+    """D/N of a law's optimum at the target, along the cost curve of the planned sizes."""
+    N = np.array([trial.counts.matmul for trial in plan.trials], dtype=np.float64)
+    D = np.array([trial.config.tokens for trial in plan.trials], dtype=np.float64)
+    C = np.array([trial.flops for trial in plan.trials])
+    return law.optimum_along(plan.target_flops, read_cost(N, D, C)).tokens_per_parameter
+
+
+def named_law(name: str, plan: Plan) -> Surface:
+    """A law by name or by its numbers.
+
+    Args:
+        name: `chinchilla`, `skaling`, or `E=..,A=..,B=..,alpha=..,beta=..[,k=..]`.
+        plan: where a named law has its optimum: at the first round's D/N for the dearest round.
+
+    Raises:
+        BadInput: when it is neither.
+    """
+    if name in ("chinchilla", "skaling"):
+        flops = max(level.flops for level in plan.levels)
+        ratio = plan.levels[0].centre.tokens_per_parameter
+        return prior_law(flops, ratio, k=_SKALING_K if name == "skaling" else 1.0)
+    try:
+        pairs = dict(part.split("=", 1) for part in name.replace(" ", "").split(","))
+        unknown = set(pairs) - set(_KEYS)
+        missing = set(_KEYS[:5]) - set(pairs)
+        if unknown or missing:
+            raise ValueError(
+                f"unknown: {', '.join(sorted(unknown)) or 'none'}, "
+                f"missing: {', '.join(sorted(missing)) or 'none'}"
+            )
+        return Surface(**{key: float(value) for key, value in pairs.items()})
+    except ValueError as error:
+        raise BadInput(
+            Fault(
+                code="SWP-1310",
+                rule=f"a law is `chinchilla`, `skaling` or its numbers: {error}",
+                place=f"--law {name}",
+                remedy='for example --law "E=1.82,A=482,B=2085,alpha=0.348,beta=0.366"',
+            )
+        ) from None
+
+
+def _replicate(
+    budget: Budget,
+    facts: DataFacts,
+    hardware: Hardware,
+    plan: Plan,
+    world: Truth,
+    folder: Path,
+    resamples: int,
+) -> Replicate:
+    record = {
+        "digest": facts.digest or "",
+        "train_tokens": facts.train_tokens,
+        "bytes_per_token": facts.bytes_per_token,
+        "source": "synthetic",
+        "tokenizer": budget.data.tokenizer,
+    }
+    outcome = run_sweep(
+        Setting(
+            budget=budget,
+            budget_text="",
+            base=folder,
+            plan=plan,
+            sweep_dir=folder / "outputs" / budget.name,
+            outputs=folder / "outputs",
+            data=PreparedData(folder=folder / "data", facts=facts, record=record),
+            hardware=hardware,
+            machine=Machine(cores=hardware.slots, gpus=()),
+        ),
+        make_executor=lambda: SyntheticExecutor(world),
+        tracker=None,
+        display=SilentDisplay(),
+        answer=Answer(resamples=resamples, interim=False, report=False),
+    )
+    assert outcome.fit is not None
+    return _said(outcome.fit, outcome.state.counts["completed"], outcome.state.charged_flops)
+
+
+def _said(fit: Mapping[str, Any], trials: int, charged: float) -> Replicate:
+    row = fit["optimum"][0] if fit["optimum"] else None
+    low, high = row["intervals"]["0.95"] if row else (None, None)
+    return Replicate(
+        status=fit["status"],
+        ln_ratio=math.log(row["tokens_per_parameter"]) if row else None,
+        low=None if low is None else math.log(low),
+        high=None if high is None else math.log(high),
+        trials=trials,
+        charged_flops=charged,
+    )
