@@ -13,7 +13,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.answer import FitReport as FitReport
     from analysis.answer import fit_table as fit_table
     from analysis.compare import compare_reports as compare_reports
     from analysis.files import read_fit as read_fit
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from analysis.files import write_table as write_table
     from analysis.fit import SurfaceFit as SurfaceFit
     from analysis.fit import fit_surface as fit_surface
+    from analysis.fit_report import FitReport as FitReport
     from analysis.laws import Surface as Surface
     from analysis.predict import predict_loss as predict_loss
     from analysis.predict import predict_optimum as predict_optimum
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from analysis.table import read_rows as read_rows
 
 _HOMES = {
-    "FitReport": "answer",
+    "FitReport": "fit_report",
     "LossTable": "table",
     "Surface": "laws",
     "SurfaceFit": "fit",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.answer import FitReport
+from analysis.fit_report import FitReport
 from analysis.table import UNNAMED_CONVENTION, LossTable
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.answer import FitReport, finite
+from analysis.fit_report import FitReport
 from analysis.predict import predict_optimum
+from analysis.record import finite
 from analysis.table import LossTable
 from analysis.uncertainty import log_params_at
 

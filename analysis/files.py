@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.answer import FitReport, finite
+from analysis.fit_report import FitReport
+from analysis.record import finite
 from analysis.table import COLUMNS, Fault, LossTable, TableError, read_rows
 
 _TEXT = ("trial_id", "level", "trajectory_id", "device", "excluded")

@@ -1,7 +1,7 @@
 """Everything that is computed about one loss table, before anything is concluded.
 
 `make_study` runs the fits, bootstraps, parabolas, hold-outs and the profile of a table once; the
-verdict and its words are `analysis.answer`'s.
+verdict is `analysis.answer`'s, its words `analysis.verdict`'s.
 """
 
 from __future__ import annotations

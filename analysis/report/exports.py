@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.answer import finite
+from analysis.record import finite
 from analysis.report.escape import csv_cell, latex
 from analysis.report.picture import Picture
 from analysis.report.story import Story

@@ -1,0 +1,88 @@
+"""The verdict's words: the message of a report and everything else a reader must know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from analysis.checks import Check, Status
+from analysis.optimum import OptimumRow
+from analysis.study import Study
+from analysis.validation import Outcome
+
+
+def laws_disagree(study: Study, row: OptimumRow | None) -> bool:
+    """Whether a headline of the wider law excludes the ratio by Chinchilla's."""
+    if study.headline != "skaling" or row is None or study.selection is None:
+        return False
+    ratios = {s.name: s.tokens_per_parameter for s in study.selection.scores}
+    return not row.interval.low <= ratios.get("chinchilla", math.nan) <= row.interval.high
+
+
+def verdict_message(
+    status: Status,
+    checks: tuple[Check, ...],
+    rows: tuple[OptimumRow, ...],
+    study: Study,
+) -> str:
+    """The verdict in one or two sentences: the ratio and why it is weak, or what refused it.
+
+    Args:
+        status: of the checks and the headline.
+        checks: every rule's outcome.
+        rows: the optimum, target first; empty when refused.
+        study: what was computed.
+    """
+    failed = [c for c in checks if not c.passed and c.severity != "note"]
+    if status == "not_identified":
+        words = "; ".join(f"{c.rule}: {c.message}" for c in failed if c.severity == "refuse")
+        return f"NOT IDENTIFIED. {words}."
+    row = rows[0]
+    source = {
+        "chinchilla": "the surface fit",
+        "skaling": "the surface fit of the six-parameter law",
+        "tied": "the surface fit with equal exponents (one D/N for all compute)",
+        "isoflop": "the line through the isoFLOP minima",
+    }
+    text = (
+        f"{row.tokens / row.params:.3g} tokens per parameter at {row.flops:.3g} FLOPs "
+        f"({row.interval.confidence:.0%} interval {row.interval.low:.3g} to "
+        f"{row.interval.high:.3g}), by {source[study.headline or 'chinchilla']} "
+        f"to {study.table.n_points} runs."
+    )
+    if status == "weak":
+        reasons = [f"{c.rule}: {c.message}" for c in failed]
+        if study.headline == "isoflop":
+            reasons.append("the surface fit's interval is wider still, or open")
+        if study.headline == "skaling" and laws_disagree(study, row):
+            reasons.append("the five-parameter law gives a ratio outside this interval")
+        if study.headline == "tied":
+            reasons.append("the runs cannot tell the two exponents apart")
+        text += " Weak: " + "; ".join(reasons) + "."
+    return text
+
+
+def report_warnings(study: Study, outcomes: Mapping[str, Outcome]) -> tuple[str, ...]:
+    """What was inferred, left out, skewed or failed, a line each."""
+    warnings = list(study.table.notes)
+    excluded = len(study.table.frame) - study.table.n_points
+    if excluded:
+        warnings.append(f"{excluded} of {len(study.table.frame)} rows are excluded, with reasons")
+    for level in study.levels:
+        if not level.accepted:
+            warnings.append(f"level {level.level}: {level.reason}")
+        elif abs(level.cubic_t) > 2:
+            warnings.append(
+                f"level {level.level}: the curve is skewed (cubic t = {level.cubic_t:.1f}); "
+                "its vertex is biased"
+            )
+    warnings += [
+        f"{name}: {outcome.message}"
+        for name, outcome in outcomes.items()
+        if outcome.passed is False and name in ("T4", "T5")
+    ]
+    if study.headline == "skaling":
+        warnings.append(
+            "the six-parameter law is the headline: it predicts held-out dearer runs clearly better"
+        )
+    return tuple(warnings)
