@@ -74,6 +74,9 @@ def gather_facts(study: Study, row: OptimumRow | None, outcomes: Mapping[str, Ou
     draws = study.draws.get(headline or "")
     holdout, lack = outcomes.get("T1"), outcomes.get("T3")
     tested = [f for f in study.levels if f.verdict != "few"]
+    if 2 * int(np.isin(table.levels, [f.level for f in tested]).sum()) < table.n_points:
+        # Levels that are a minor part of the runs do not say whether the optimum was bracketed.
+        tested = []
     fold = None
     if row is not None:
         low, high = row.intervals["0.95"]

@@ -1,6 +1,7 @@
 """fit_table: recovery, refusals, the shape of fit.json."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from analysis.answer import fit_table
 from analysis.files import read_fit, read_table, write_fit, write_table
 from analysis.isoflop import fit_levels
+from analysis.laws import Surface
 from analysis.predict import compute_for, predict_loss
 from analysis.table import TableError, read_rows
 
@@ -393,3 +395,30 @@ def test_two_interior_minima_still_give_a_weak_answer():
     assert sum(level.accepted for level in report.isoflop) == 2
     assert (report.status, report.headline_law) == ("weak", "tied")
     assert "cannot tell the two exponents apart" in report.message
+
+
+def test_levels_that_are_a_minor_part_of_the_runs_do_not_refuse_for_their_edges() -> None:
+    """Two levels that miss the optimum, and many runs between them that bracket it."""
+    law = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
+    rng = np.random.default_rng(3)
+    off = [
+        (math.sqrt(c / 120) * 4 * 1.5**k, c, level)
+        for level, c in (("1", 1e17), ("2", 1e18))
+        for k in range(5)
+    ]
+    free = [
+        (math.sqrt(c / 120) * x, c, "") for c in np.geomspace(1e17, 3e18, 6) for x in (0.3, 1, 3)
+    ]
+    rows = [
+        {
+            "params": n,
+            "tokens": c / (6 * n),
+            "level": level,
+            "loss": float(law.loss(n, c / (6 * n))) * math.exp(0.002 * rng.standard_normal()),
+        }
+        for n, c, level in off + free
+    ]
+    both = fit_table(read_rows(pd.DataFrame(rows)), target_flops=1e19, resamples=0)
+    assert both.status != "not_identified"
+    levels = fit_table(read_rows(pd.DataFrame(rows[:10])), target_flops=1e19, resamples=0)
+    assert levels.status == "not_identified"
