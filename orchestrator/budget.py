@@ -188,6 +188,9 @@ class Training(_Section):
     """Learning-rate schedule; both end at the run's own D."""
     warmup_fraction: Fraction = 0.05
     """Share of the steps spent warming up."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """The same warmup for every run instead, steps: `wsd` runs of one size then share their trunk,
+    and several token counts of a size cost little more than the longest."""
     cooldown_fraction: Fraction = 0.2
     """Share of the steps spent cooling down (`wsd`)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from orchestrator import cli_analysis, cli_operations
+from orchestrator import cli_analysis, cli_designs, cli_operations, cli_trainer
 from orchestrator.errors import BadInput, Exit, Fault, SweepError
 from orchestrator.terminal import (
     AsJson,
@@ -325,3 +325,5 @@ def _announce(as_json: bool) -> Any:
 
 cli_analysis.register(app)
 cli_operations.register(app)
+cli_designs.register(app)
+cli_trainer.register(app)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,12 @@ def gpus_per_trial(budget: Budget, machine: Machine) -> float:
 
 def remember(outputs: Path, prior: Throughput, trials: Iterable[TrialState]) -> Throughput:
     """Calibrate the throughput with finished trials and keep it for the next plan."""
-    measured = calibrate(prior, [step for trial in trials if (step := _step_time(trial))])
+    return keep(outputs, prior, [step for trial in trials if (step := _step_time(trial))])
+
+
+def keep(outputs: Path, prior: Throughput, steps: Sequence[StepTime]) -> Throughput:
+    """Calibrate the throughput with step times and keep it for the next plan."""
+    measured = calibrate(prior, steps)
     if measured.measured:
         record = {"schema": SCHEMA, **dataclasses.asdict(measured)}
         outputs.mkdir(parents=True, exist_ok=True)

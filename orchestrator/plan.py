@@ -462,7 +462,9 @@ def _trial(
     tokens = steps * step_tokens
     flops = per_token.total * tokens
     rate = _learning_rate(budget, counts, tokens, step_tokens, flops)
-    warmup = round(training.warmup_fraction * steps)
+    warmup = training.warmup_steps
+    if warmup is None:
+        warmup = round(training.warmup_fraction * steps)
     cooldown = round(training.cooldown_fraction * steps) if training.schedule == "wsd" else 0
     config = TrainConfig(
         shape=shape,
@@ -702,6 +704,18 @@ def _sizes(level: Level) -> int:
     return len({trial.config.shape for trial in level.trials})
 
 
+def _trunks_differ(trials: Sequence[Trial]) -> bool:
+    """Whether `wsd` runs of one size and seed, of different length, have nothing in common."""
+    sizes: dict[tuple[ModelShape, int], list[Trial]] = {}
+    for trial in trials:
+        if trial.config.schedule.name == "wsd":
+            sizes.setdefault((trial.config.shape, trial.config.seed), []).append(trial)
+    return any(
+        len({trial.config.trajectory_id for trial in runs}) == len(runs) > 1
+        for runs in sizes.values()
+    )
+
+
 def _warn(
     budget: Budget,
     facts: DataFacts,
@@ -715,6 +729,11 @@ def _warn(
         notes.add(
             f"{few} of {len(trials)} trials have fewer than {FEW_STEPS} steps: smaller "
             "training.batch_tokens give more"
+        )
+    if _trunks_differ(trials):
+        notes.add(
+            "runs of one size share no trunk, because their warmup, batch or learning rate depends "
+            "on D: give training.warmup_steps and a batch and rate that do not"
         )
     worst = max((trial.epochs for trial in trials), default=0.0)
     if worst > 1:

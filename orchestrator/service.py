@@ -48,6 +48,8 @@ POLL_S = 0.25
 """How long the loop waits for an event before it redraws."""
 STOP_GRACE_S = 30.0
 """How long running trials get to write a checkpoint after a first Ctrl-C."""
+PREFIX_FOLDER = "prefixes"
+"""Training prefixes that runs of one trajectory share, across the sweeps of a folder."""
 TRACKER_GRACE_S = 60.0
 """How long the end of a sweep waits for MLflow."""
 
@@ -362,6 +364,7 @@ class _Sweep:
     def _job(self, trial: TrialState) -> Job:
         setting, run = self._setting, self._setting.budget.run
         gpus = gpus_per_trial(setting.budget, setting.machine)
+        branches = self._branches(trial)
         return Job(
             trial_id=trial.trial_id,
             config=trial.config,
@@ -370,11 +373,28 @@ class _Sweep:
                 device="cuda" if gpus > 0 else "cpu",
                 threads=max(1, int(run.cpus_per_trial)),
                 checkpoint_every_s=run.checkpoint_every,
+                prefix_dir=setting.outputs / PREFIX_FOLDER if branches else None,
+                prefix_steps=branches,
             ),
             out_dir=self._folder(trial.trial_id),
             stop_file=setting.sweep_dir / STOP_FILE,
             cpus=run.cpus_per_trial,
             gpus=gpus,
+        )
+
+    def _branches(self, trial: TrialState) -> tuple[int, ...]:
+        """Steps at which trials of the same trajectory, this one included, begin to cool down."""
+        if trial.config.schedule.name != "wsd":
+            return ()
+        shared = trial.config.trajectory_id
+        return tuple(
+            sorted(
+                {
+                    other.config.steps - other.config.schedule.cooldown_steps
+                    for other in self._state.trials.values()
+                    if other.config.trajectory_id == shared
+                }
+            )
         )
 
     def _running(self) -> dict[str, Running]:

@@ -24,14 +24,19 @@ from orchestrator.display import SilentDisplay
 from orchestrator.errors import BadInput, Fault
 from orchestrator.executors.synthetic import SyntheticExecutor, Truth
 from orchestrator.hardware import Machine
-from orchestrator.outcome import Answer
+from orchestrator.lattice import size_ladder
+from orchestrator.outcome import Answer, loss_frame
 from orchestrator.plan import Hardware, Plan, make_plan
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
+from orchestrator.state import SweepState
 from trainer.data.facts import DataFacts
+from trainer.flops import training_flops_per_token
 
 SCHEMA = "sweep.simulate/1"
 _KEYS = ("E", "A", "B", "alpha", "beta", "k")
+_NEARBY = 10.0
+"""Sizes within this factor of the optimum tell what it costs."""
 _SKALING_K = 0.5
 """Outer exponent of the `skaling` law: refitted to 404 published runs it was 0.48 (Videau et al.
 2026, arXiv 2608.07222, report 0.31 to 0.45 on the same kind of data)."""
@@ -49,6 +54,8 @@ class Replicate:
     """Lower end of its 95 % interval, ln."""
     high: float | None
     """Upper end."""
+    ln_truth: float
+    """ln(D/N) of the law's optimum at the target, along the cost curve read off these runs."""
     trials: int
     """Trials that were run."""
     charged_flops: float
@@ -64,16 +71,17 @@ class Simulation:
     target_flops: float
     """Compute at which the ratio is judged."""
     truth: float
-    """D/N there."""
+    """D/N there, for the real cost of sizes around the optimum."""
     replicates: tuple[Replicate, ...]
     """Every simulated sweep."""
 
     def to_dict(self) -> dict[str, Any]:
         """The simulation as plain values, schema `sweep.simulate/1`."""
         answered = [r for r in self.replicates if r.ln_ratio is not None]
-        errors = [float(r.ln_ratio or 0.0) - math.log(self.truth) for r in answered]
+        errors = [float(r.ln_ratio or 0.0) - r.ln_truth for r in answered]
         ends = [(float(r.low or 0.0), float(r.high or 0.0)) for r in answered]
-        inside = [low <= math.log(self.truth) <= high for low, high in ends]
+        inside = [low <= r.ln_truth <= high for r, (low, high) in zip(answered, ends, strict=True)]
+        curves = [r.ln_truth - math.log(self.truth) for r in self.replicates]
         count = len(self.replicates)
         return {
             "schema": SCHEMA,
@@ -87,6 +95,7 @@ class Simulation:
             "bias_ln_ratio": float(np.mean(errors)) if errors else None,
             "sd_ln_ratio": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
             "coverage_95": float(np.mean(inside)) if inside else None,
+            "cost_curve_bias_ln_ratio": float(np.mean(curves)),
             "width_95": float(np.median([high - low for low, high in ends])) if ends else None,
             "status": {
                 status: sum(r.status == status for r in self.replicates) / count
@@ -129,17 +138,37 @@ def simulate(
     return Simulation(
         law=truth,
         target_flops=plan.target_flops,
-        truth=true_ratio(truth, plan),
+        truth=true_ratio(truth, budget, facts, plan.target_flops),
         replicates=tuple(found),
     )
 
 
-def true_ratio(law: Surface, plan: Plan) -> float:
-    """D/N of a law's optimum at the target, along the cost curve of the planned sizes."""
-    N = np.array([trial.counts.matmul for trial in plan.trials], dtype=np.float64)
-    D = np.array([trial.config.tokens for trial in plan.trials], dtype=np.float64)
-    C = np.array([trial.flops for trial in plan.trials])
-    return law.optimum_along(plan.target_flops, read_cost(N, D, C)).tokens_per_parameter
+def true_ratio(law: Surface, budget: Budget, facts: DataFacts, target_flops: float) -> float:
+    """D/N of a law's optimum at the target, for the real cost of the family's sizes around it."""
+    middle = math.log(law.optimum(target_flops).params)
+    near = [
+        (float(params), training_flops_per_token(shape).total)
+        for params, shape in size_ladder(budget.model, facts.vocab_size)
+        if abs(math.log(params) - middle) <= math.log(_NEARBY)
+    ]
+    if len(near) < 2:
+        return law.optimum(target_flops).tokens_per_parameter
+    N, per_token = (np.array(column) for column in zip(*near, strict=True))
+    cost = read_cost(N, np.ones_like(N), per_token)
+    return law.optimum_along(target_flops, cost).tokens_per_parameter
+
+
+def _ratio_along_runs(law: Surface, state: SweepState, target_flops: float) -> float:
+    """D/N of a law's optimum at the target, along the cost curve that the fit reads off the runs.
+
+    An interval speaks about the law; how well a few small models tell what a large one costs is
+    another question, answered by `cost_curve_bias_ln_ratio`.
+    """
+    frame = loss_frame(state)
+    N, D, C = (
+        frame[name].to_numpy(dtype=np.float64) for name in ("params_matmul", "tokens", "flops")
+    )
+    return law.optimum_along(target_flops, read_cost(N, D, C)).tokens_per_parameter
 
 
 def named_law(name: str, plan: Plan) -> Surface:
@@ -211,10 +240,12 @@ def _replicate(
         answer=Answer(resamples=resamples, interim=False, report=False),
     )
     assert outcome.fit is not None
-    return _said(outcome.fit, outcome.state.counts["completed"], outcome.state.charged_flops)
+    return _said(outcome.fit, outcome.state, world.law, plan.target_flops)
 
 
-def _said(fit: Mapping[str, Any], trials: int, charged: float) -> Replicate:
+def _said(
+    fit: Mapping[str, Any], state: SweepState, law: Surface, target_flops: float
+) -> Replicate:
     row = fit["optimum"][0] if fit["optimum"] else None
     low, high = row["intervals"]["0.95"] if row else (None, None)
     return Replicate(
@@ -222,6 +253,7 @@ def _said(fit: Mapping[str, Any], trials: int, charged: float) -> Replicate:
         ln_ratio=math.log(row["tokens_per_parameter"]) if row else None,
         low=None if low is None else math.log(low),
         high=None if high is None else math.log(high),
-        trials=trials,
-        charged_flops=charged,
+        ln_truth=math.log(_ratio_along_runs(law, state, target_flops)),
+        trials=state.counts["completed"],
+        charged_flops=state.charged_flops,
     )

@@ -1,0 +1,61 @@
+"""The verbs that judge designs: simulate and next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.terminal import AsJson, BudgetFile, Outputs, out, print_json, read_budget
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    app.command()(simulate)
+
+
+def simulate(
+    budget_file: BudgetFile,
+    law: Annotated[
+        str, typer.Option(help="chinchilla, skaling, or E=..,A=..,B=..,alpha=..,beta=..[,k=..].")
+    ] = "chinchilla",
+    noise: Annotated[float, typer.Option(help="sd of ln loss of one run.", min=0.0)] = 0.005,
+    replicates: Annotated[int, typer.Option(help="Simulated sweeps.", min=1)] = 20,
+    outputs: Outputs = Path("outputs"),
+    as_json: AsJson = False,
+) -> None:
+    """Rehearse a sweep against a known law: bias, coverage and width of its answer."""
+    from orchestrator.data import facts_of
+    from orchestrator.hardware import detect, hardware_for
+    from orchestrator.points import with_points
+    from orchestrator.simulate import simulate as rehearse
+
+    base = budget_file.resolve().parent
+    budget = with_points(read_budget(budget_file)[0], base)
+    found = rehearse(
+        budget,
+        facts_of(budget, base, outputs.resolve()),
+        hardware_for(budget, outputs.resolve(), detect()),
+        law=law,
+        noise_sd=noise,
+        replicates=replicates,
+    ).to_dict()
+    if as_json:
+        print_json(found)
+        return
+    out.print(
+        f"{budget.name}: {found['replicates']} simulated sweeps of {found['trials']:.3g} trials; "
+        f"the true ratio at {found['target_flops']:.3g} FLOPs is "
+        f"{found['tokens_per_parameter']:.3g} tokens per parameter"
+    )
+    shares = found["status"]
+    out.print(
+        f"  identified {shares['identified']:.0%}, weak {shares['weak']:.0%}, "
+        f"refused {shares['not_identified']:.0%}"
+    )
+    if found["answered"]:
+        out.print(
+            f"  ln(D/N): bias {found['bias_ln_ratio']:+.3f}, 95 % interval {found['width_95']:.3g} "
+            f"wide, covers the truth in {found['coverage_95']:.0%} of {found['answered']} answers"
+        )

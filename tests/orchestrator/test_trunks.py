@@ -1,0 +1,93 @@
+"""Runs of one size share the trunk of their training: many token counts, little more than one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.budget import parse_budget
+from orchestrator.data import prepare_data
+from orchestrator.display import SilentDisplay
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.hardware import Machine
+from orchestrator.plan import Hardware, make_plan
+from orchestrator.service import Outcome, run_sweep
+from orchestrator.setting import Setting
+
+TEXT = """\
+name: {name}
+budget: {{flops: 1e11}}
+data: {{corpus: corpus.txt, validation_tokens: 2048}}
+model: {{context: 32, family: gpt}}
+training: {{schedule: wsd, {warmup}, batch_tokens: 64, min_steps: 20, learning_rate: 0.01}}
+design: {{kind: ladder, sizes: [2.8k, 4k, 5.5k], multiples: [0.5, 1, 2], tokens_per_parameter: 3}}
+run: {{executor: inline}}
+"""
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, hardware: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    """Run a ladder of three sizes and three token counts for real, in this process."""
+    monkeypatch.setattr("orchestrator.outcome.RESAMPLES", 20)
+    monkeypatch.setattr(
+        "orchestrator.outcome.write_report", lambda out_dir, **_: out_dir / "report.html"
+    )
+    text = "".join(f"{i * i % 977} is a number, {i * 7 % 31} is another\n" for i in range(3000))
+    (tmp_path / "corpus.txt").write_text(text)
+
+    def run_it(name: str, outputs: str, warmup: str) -> Outcome:
+        text = TEXT.format(name=name, warmup=warmup)
+        budget = parse_budget(text)
+        data = prepare_data(budget, tmp_path, tmp_path / outputs)
+        setting = Setting(
+            budget=budget,
+            budget_text=text,
+            base=tmp_path,
+            plan=make_plan(budget, data.facts, hardware),
+            sweep_dir=tmp_path / outputs / name,
+            outputs=tmp_path / outputs,
+            data=data,
+            hardware=hardware,
+            machine=Machine(cores=2, gpus=()),
+        )
+        return run_sweep(
+            setting, make_executor=InlineExecutor, tracker=None, display=SilentDisplay()
+        )
+
+    return run_it
+
+
+def test_several_token_counts_of_a_size_cost_one_trunk_and_their_cooldowns(
+    run: Callable[..., Outcome],
+) -> None:
+    shared = run("shared", "a", "warmup_steps: 5").state
+    alone = run("alone", "b", "warmup_fraction: 0.05").state
+    assert shared.counts["completed"] == alone.counts["completed"] == 9
+    inherited = [t.result.prefix_steps for t in shared.trials.values() if t.result]
+    assert sum(steps > 0 for steps in inherited) == 6
+    assert [t.result.prefix_steps for t in alone.trials.values() if t.result] == [0] * 9
+    whole = sum(trial.cost_flops for trial in shared.trials.values())
+    assert shared.charged_flops < 0.75 * whole
+    assert alone.charged_flops == pytest.approx(sum(t.cost_flops for t in alone.trials.values()))
+
+
+def test_a_branch_ends_where_it_would_have_ended_alone(run: Callable[..., Outcome]) -> None:
+    """The long run first, then the short one from its trunk; and the short one by itself."""
+    together = run("together", "a", "warmup_steps: 5").state
+    again = run("again", "b", "warmup_steps: 5").state
+    losses = {t.trial_id: t.result.loss for t in together.trials.values() if t.result}
+    assert losses == {t.trial_id: t.result.loss for t in again.trials.values() if t.result}
+
+
+def test_a_plan_says_when_runs_cannot_share_a_trunk(
+    run: Callable[..., Outcome], tmp_path: Path, hardware: Hardware
+) -> None:
+    for warmup, warned in (("warmup_fraction: 0.05", True), ("warmup_steps: 5", False)):
+        budget = parse_budget(TEXT.format(name="x", warmup=warmup))
+        data = prepare_data(budget, tmp_path, tmp_path / "c")
+        plan = make_plan(budget, data.facts, hardware)
+        assert any("share no trunk" in line for line in plan.warnings) is warned
