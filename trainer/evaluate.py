@@ -31,17 +31,6 @@ class Evaluation:
     """Tokens evaluated."""
 
 
-def bits_per_byte(loss: float, *, tokens: float, text_bytes: float) -> float:
-    """Convert nats per token to bits per byte of the same text.
-
-    Args:
-        loss: nats per token.
-        tokens: tokens of the text.
-        text_bytes: UTF-8 bytes of the same text.
-    """
-    return loss * tokens / (text_bytes * math.log(2.0))
-
-
 def held_out_sequences(available: int, *, count: int, context: int) -> int:
     """Whole sequences in the first `count` of the available held-out tokens.
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from trainer.conversions import perplexity
+
 
 class RunStatus(StrEnum):
     """How a trial ended."""
@@ -88,6 +90,11 @@ class RunResult:
             raise ValueError(f"not a run result: missing {missing}, unknown {unknown}")
         status, notes = RunStatus(record["status"]), tuple(record["notes"])
         return cls(**{**record, "status": status, "notes": notes})
+
+    @property
+    def perplexity(self) -> float | None:
+        """Held-out perplexity per token, exp(loss); None where there is no loss."""
+        return None if self.loss is None else perplexity(self.loss)
 
     @property
     def is_datum(self) -> bool:

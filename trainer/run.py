@@ -25,9 +25,10 @@ from trainer import checkpoint, kernels, parallel, plateau, prefix
 from trainer.attempts import Attempts
 from trainer.batches import TokenBatches
 from trainer.config import TRAINER_VERSION, RunOptions, TrainConfig
+from trainer.conversions import bits_per_byte
 from trainer.data.shards import TokenData
 from trainer.durable import write_atomically
-from trainer.evaluate import bits_per_byte, evaluate, held_out_sequences
+from trainer.evaluate import evaluate, held_out_sequences
 from trainer.flops import training_flops_per_token
 from trainer.kernels import Kernels
 from trainer.loop import Diverged, Training
@@ -294,8 +295,11 @@ class _Run:
         )
         if not math.isfinite(held_out.loss):
             raise Diverged(config.steps, "held-out loss", held_out.loss)
-        bytes_per_token = manifest.validation_bytes / manifest.validation_tokens
-        bpb = bits_per_byte(held_out.loss, tokens=1.0, text_bytes=bytes_per_token)
+        bpb = bits_per_byte(
+            held_out.loss,
+            tokens=manifest.validation_tokens,
+            text_bytes=manifest.validation_bytes,
+        )
         self.record_validation(held_out.loss, bpb)
         train_loss = self.training.mean_loss(9 * config.steps // 10, config.steps)
         stuck = plateau.label(

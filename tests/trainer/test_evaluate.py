@@ -1,4 +1,4 @@
-"""Held-out loss, its error, and bits per byte; rows X1, X2."""
+"""Held-out loss and its error; row X1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from trainer import evaluate as evaluate_module
-from trainer.evaluate import bits_per_byte, evaluate
+from trainer.evaluate import evaluate
 from trainer.model.transformer import Transformer
 from trainer.shapes import preset
 
@@ -68,8 +68,3 @@ def test_dropout_is_off_in_evaluation(tokens: np.ndarray) -> None:
     shape = preset("gpt", d_model=8, n_layer=1, n_head=1, vocab_size=50, context=16)
     model = Transformer(shape, seed=0, dropout=0.5).train()
     assert evaluate(model, tokens, count=160) == evaluate(model, tokens, count=160)
-
-
-def test_bits_per_byte_is_an_exact_conversion() -> None:
-    assert bits_per_byte(math.log(2), tokens=100, text_bytes=100) == 1.0
-    assert bits_per_byte(3.0, tokens=100, text_bytes=400) == pytest.approx(0.75 / math.log(2))
