@@ -82,7 +82,11 @@ def _report(study: Study, confidence: float, detail: bool) -> FitReport:
     refused = status == "not_identified"
     rows = () if refused or headline is None else optimum_rows(study, headline, confidence)
     conventions = ratios_by_convention(study, confidence)
-    sections = detail_sections(study, outcomes, conventions) if detail and study.fits else {}
+    sections = (
+        detail_sections(study, outcomes, conventions, confidence=confidence)
+        if detail and study.fits
+        else {}
+    )
     return FitReport(
         status=status,
         message=verdict_message(status, checks, rows, study),

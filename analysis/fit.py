@@ -221,12 +221,19 @@ def pinned_exponents(alpha: float, beta: float, *, form: LawForm = CHINCHILLA) -
     return Restriction(basis=np.delete(np.eye(form.n_params), (3, 4), axis=0), offset=offset)
 
 
-def refit(fit: SurfaceFit, weights: FloatArray, *, huber_delta: float | None = None) -> Solutions:
-    """Refit a batch of weightings, warm-started at a fit: the engine of every bootstrap.
+def refit(
+    fit: SurfaceFit,
+    weights: FloatArray,
+    *,
+    targets: FloatArray | None = None,
+    huber_delta: float | None = None,
+) -> Solutions:
+    """Refit a batch of weightings or losses, warm-started at a fit: every bootstrap's engine.
 
     Args:
         fit: where to start, with its data, law, width and restriction.
         weights: one row per refit, shape (K, m); resampling counts, for instance.
+        targets: ln L of each refit, shape (K, m); None = the runs' own.
         huber_delta: another width than the fit's.
     """
     start = np.broadcast_to(fit.theta, (len(weights), fit.form.n_params))
@@ -236,6 +243,7 @@ def refit(fit: SurfaceFit, weights: FloatArray, *, huber_delta: float | None = N
         fit.data,
         start,
         weights=weights,
+        targets=targets,
         delta=delta,
         restriction=fit.restriction,
         max_steps=50,

@@ -125,6 +125,7 @@ def minimise(
     start: FloatArray,
     *,
     weights: FloatArray | None = None,
+    targets: FloatArray | None = None,
     delta: float,
     restriction: Restriction | None = None,
     continuation: bool = True,
@@ -138,6 +139,7 @@ def minimise(
         data: the points, m of them.
         start: starting parameters, shape (K, p).
         weights: non-negative, shape (K, m) or (m,); None = 1. Resampling is a matter of weights.
+        targets: ln L to fit in place of the data's, shape (K, m) or (m,); None = the data's.
         delta: Huber width; `inf` is least squares.
         restriction: linear restriction on theta (tied or pinned exponents).
         continuation: approach a small delta through larger ones.
@@ -150,17 +152,20 @@ def minimise(
     start = np.atleast_2d(np.asarray(start, dtype=np.float64))
     count = len(start)
     w = np.ones((1, data.size)) if weights is None else np.atleast_2d(weights)
+    y = np.atleast_2d(data.y if targets is None else targets)
     block = max(1, _CHUNK_CELLS // max(data.size, 1))
     parts = []
     for first in range(0, count, block):
         rows = slice(first, first + block)
         w_rows = w if len(w) == 1 else w[rows]
+        y_rows = y if len(y) == 1 else y[rows]
         parts.append(
             _minimise_block(
                 form,
                 data,
                 start[rows],
                 w_rows,
+                y_rows,
                 delta,
                 restriction,
                 continuation=continuation,
@@ -181,6 +186,7 @@ def _minimise_block(
     data: Data,
     theta: FloatArray,
     weights: FloatArray,
+    targets: FloatArray,
     delta: float,
     restriction: Restriction | None,
     *,
@@ -195,6 +201,7 @@ def _minimise_block(
             data,
             theta,
             weights,
+            targets,
             width,
             restriction,
             max_steps=12 if width > 1e-2 else 25,
@@ -202,7 +209,15 @@ def _minimise_block(
         )
         theta = rough.theta
     return _newton(
-        form, data, theta, weights, delta, restriction, max_steps=max_steps, tolerance=tolerance
+        form,
+        data,
+        theta,
+        weights,
+        targets,
+        delta,
+        restriction,
+        max_steps=max_steps,
+        tolerance=tolerance,
     )
 
 
@@ -211,6 +226,7 @@ def _newton(
     data: Data,
     theta: FloatArray,
     weights: FloatArray,
+    targets: FloatArray,
     delta: float,
     restriction: Restriction | None,
     *,
@@ -223,7 +239,7 @@ def _newton(
         fit = np.linalg.lstsq(basis.T, (theta - restriction.offset).T, rcond=None)[0]
         theta = restriction.offset + fit.T @ basis
     theta = np.clip(theta, low, high)
-    value, gradient, hessian = derivatives(form, data, theta, weights, delta)
+    value, gradient, hessian = derivatives(form, data, theta, weights, delta, targets=targets)
     mass = np.maximum(np.broadcast_to(weights, (len(theta), data.size)).sum(axis=1), 1e-300)
     result = Solutions(
         theta=theta.copy(),
@@ -258,8 +274,9 @@ def _newton(
             theta, value, gradient, hessian = (s[keep] for s in (theta, value, gradient, hessian))
             direction = direction[keep]
             weights = weights if len(weights) == 1 else weights[keep]
+            targets = targets if len(targets) == 1 else targets[keep]
         trial = np.clip(theta + direction, low, high)
-        new = (trial, *derivatives(form, data, trial, weights, delta))
+        new = (trial, *derivatives(form, data, trial, weights, delta, targets=targets))
         better = new[1] < value
         state = tuple(
             np.where(better.reshape((-1,) + (1,) * (o.ndim - 1)), a, o)
@@ -306,7 +323,13 @@ def _direction(
 
 
 def derivatives(
-    form: LawForm, data: Data, theta: FloatArray, weights: FloatArray, delta: float
+    form: LawForm,
+    data: Data,
+    theta: FloatArray,
+    weights: FloatArray,
+    delta: float,
+    *,
+    targets: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Objective (K,), gradient (K, p) and exact Hessian (K, p, p) of a batch of fits.
 
@@ -316,10 +339,11 @@ def derivatives(
         theta: parameters, shape (K, p).
         weights: shape (K, m) or (1, m).
         delta: Huber width, `inf` for least squares.
+        targets: ln L in place of the data's, shape (K, m) or (1, m); None = the data's.
     """
     n, d = data.n, data.d
     law = form.channels(*linear_forms(theta, n, d))
-    residual = law.value - data.y
+    residual = law.value - (data.y if targets is None else targets)
     if np.isinf(delta):
         inside = np.broadcast_to(weights, residual.shape)
         pull = weights * residual

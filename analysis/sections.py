@@ -19,9 +19,17 @@ from analysis.fit import SurfaceFit
 from analysis.identifiability import diagnose
 from analysis.isoflop import FrontierLine, fit_line, vertex_bias
 from analysis.laws import CHINCHILLA
+from analysis.resampling import residual_bootstrap, wild_bootstrap
 from analysis.sensitivity import Variant, leave_outs, objectives, with_excluded
 from analysis.study import Study, fit_law, headline_sd
-from analysis.uncertainty import delta_sd, log_ratios_at, ratio_interval
+from analysis.uncertainty import (
+    CONFIDENCE,
+    Draws,
+    bootstrap,
+    delta_sd,
+    log_ratios_at,
+    ratio_interval,
+)
 from analysis.validation import Outcome, leave_one_out
 
 
@@ -67,9 +75,20 @@ def vertex_biases(study: Study) -> dict[str, float]:
 
 
 def detail_sections(
-    study: Study, outcomes: Mapping[str, Outcome], conventions: Mapping[str, Mapping[str, Any]]
+    study: Study,
+    outcomes: Mapping[str, Outcome],
+    conventions: Mapping[str, Mapping[str, Any]],
+    *,
+    confidence: float = CONFIDENCE,
 ) -> dict[str, Any]:
-    """The sections of `fit.json` beyond the answer itself."""
+    """The sections of `fit.json` beyond the answer itself.
+
+    Args:
+        study: what was computed; needs a fitted surface.
+        outcomes: of the validation tests.
+        conventions: of `ratios_by_convention`.
+        confidence: of the intervals of the uncertainty section.
+    """
     fit = study.surface_fit
     assert fit is not None
     variants = _variants(study, fit, conventions)
@@ -87,6 +106,7 @@ def detail_sections(
         "selection": _selection_dict(study),
         "model_form": _model_form(study),
         "profile": _profile_dict(study),
+        "uncertainty": _uncertainty(study, fit, confidence),
         "sensitivity": {
             "target_flops": study.target,
             "law": fit.form.name,
@@ -156,6 +176,59 @@ def _with_excluded(study: Study, fit: SurfaceFit) -> tuple[Variant, ...]:
         return ()
     N, D, L = numbers[usable].T
     return (with_excluded(fit, N, D, L, flops=study.target, cost=study.cost),)
+
+
+def _uncertainty(study: Study, fit: SurfaceFit, confidence: float) -> dict[str, Any]:
+    """The ratio's interval at the target by every route, beside the one that the headline took."""
+    taken = ratio_interval(
+        fit, study.draws.get(study.surface_name), study.target, study.cost, confidence=confidence
+    )
+    delta = ratio_interval(fit, None, study.target, study.cost, confidence=confidence)
+    methods = [
+        {
+            "method": "delta",
+            "interval": [delta.low, delta.high],
+            "sd_ln_ratio": delta_sd(fit, study.target, study.cost),
+        }
+    ]
+    for draws in _all_draws(study, fit):
+        values = log_ratios_at(draws.theta, draws.centre, study.target, study.cost)
+        tails = np.percentile(values, [50 * (1 - confidence), 50 * (1 + confidence)])
+        methods.append(
+            {
+                "method": f"{draws.kind} bootstrap",
+                "interval": [float(v) for v in np.exp(np.clip(tails, -700, 700))],
+                "sd_ln_ratio": float(np.std(values, ddof=1)),
+                "resamples": len(values),
+                "units": draws.n_clusters,
+                "failed": draws.failed,
+            }
+        )
+    return {
+        "target_flops": study.target,
+        "law": study.surface_name,
+        "confidence": confidence,
+        "taken": taken.method,
+        "methods": methods,
+    }
+
+
+def _all_draws(study: Study, fit: SurfaceFit) -> tuple[Draws, ...]:
+    """Bootstraps of runs and of residuals; none with fewer than two resamples."""
+    count, seed, name = study.resamples, study.seed, study.surface_name
+    if count < 2:
+        return ()
+    runs = study.draws.get(name) or bootstrap(fit, study.groups, resamples=count, seed=seed)
+    if fit.data.size <= fit.n_free:
+        return (runs,)
+    found = (
+        runs,
+        residual_bootstrap(fit, resamples=count, seed=seed),
+        wild_bootstrap(fit, resamples=count, seed=seed),
+    )
+    if int(study.groups.max()) + 1 == fit.data.size:
+        return found
+    return (*found, wild_bootstrap(fit, groups=study.groups, resamples=count, seed=seed))
 
 
 def _selection_dict(study: Study) -> dict[str, Any] | None:

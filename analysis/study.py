@@ -76,11 +76,22 @@ class Study:
     """Which estimator answers: a law's name, `isoflop`, or None."""
     huber_delta: float | None
     """Requested Huber width."""
+    groups: np.ndarray
+    """Cluster number of each run, shape (n_points,)."""
+    resamples: int
+    """Refits of each bootstrap."""
+    seed: int
+    """Of the resampling."""
+
+    @property
+    def surface_name(self) -> str:
+        """The headline law, or Chinchilla's where the headline is the isoFLOP line or nothing."""
+        return self.headline if self.headline in self.fits else "chinchilla"
 
     @property
     def surface_fit(self) -> SurfaceFit | None:
-        """The headline law's fit, or Chinchilla's where the headline is the isoFLOP line."""
-        return self.fits.get(self.headline or "chinchilla", self.fits.get("chinchilla"))
+        """The fit of `surface_name`; None when there is none."""
+        return self.fits.get(self.surface_name)
 
 
 def make_study(
@@ -116,13 +127,13 @@ def make_study(
         fits = fit_candidates(N, D, L, given=fits, huber_delta=huber_delta)
         selection = compare_laws(fits, C, L, target_flops=target, cost=cost)
     groups = clusters(N, _trajectories(table))
+    count = resamples if len(N) <= _MANY_POINTS else min(resamples, 50)
     draws: dict[str, Draws] = {}
 
     def resample(name: str) -> Draws | None:
         if resamples <= 0:
             return None
         if name not in draws:
-            count = resamples if len(N) <= _MANY_POINTS else min(resamples, 50)
             draws[name] = bootstrap(fits[name], groups, resamples=count, seed=seed)
         return draws[name]
 
@@ -151,6 +162,9 @@ def make_study(
         profile=profile,
         headline=headline,
         huber_delta=huber_delta,
+        groups=groups,
+        resamples=max(0, count),
+        seed=seed,
     )
 
 

@@ -25,6 +25,7 @@ from scipy.stats import t as student_t
 from analysis.cost import CostCurve, log_optimum, log_ratio
 from analysis.fit import SurfaceFit, refit
 from analysis.laws import FloatArray, LawForm, Surface
+from analysis.newton import Solutions
 
 DISTRUST = 1.35
 """How much wider the bootstrap must be than the delta method to replace it."""
@@ -46,9 +47,9 @@ class Draws:
     centre: tuple[float, float]
     """(n0, d0) of the centred coordinates."""
     kind: str
-    """`cluster` or `pairs`."""
+    """What was resampled: `cluster`, `pairs`, `residual`, `wild` or `wild cluster`."""
     n_clusters: int
-    """Number of clusters that were resampled."""
+    """Number of clusters (runs, for `pairs`, `residual` and `wild`) that were resampled."""
     failed: float
     """Share of refits that did not converge or ended at a limit of an exponent."""
 
@@ -152,7 +153,18 @@ def bootstrap(
     counts, kind, total = resample_weights(
         groups, np.exp(fit.data.n), resamples=resamples, seed=seed
     )
-    solved = refit(fit, counts * fit.weights)
+    return gather_draws(fit, refit(fit, counts * fit.weights), kind=kind, n_clusters=total)
+
+
+def gather_draws(fit: SurfaceFit, solved: Solutions, *, kind: str, n_clusters: int) -> Draws:
+    """Refits as draws, with the share that failed.
+
+    Args:
+        fit: the fit that was resampled.
+        solved: its refits.
+        kind: what was resampled.
+        n_clusters: how many independent units were.
+    """
     exponents = solved.theta[:, 3:5]
     bad = ~solved.converged | (exponents <= 0.0051).any(axis=1) | (exponents >= 2.999).any(axis=1)
     return Draws(
@@ -160,7 +172,7 @@ def bootstrap(
         form=fit.form,
         centre=fit.data.centre,
         kind=kind,
-        n_clusters=total,
+        n_clusters=n_clusters,
         failed=float(bad.mean()) if len(bad) else 1.0,
     )
 
