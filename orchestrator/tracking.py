@@ -22,6 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from orchestrator.collect import row
 from orchestrator.state import SweepState, TrialState, TrialStatus
+from trainer.result import OBSERVATION_NAMES
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -178,6 +179,7 @@ class Projection:
             "wall_s": record["wall_s"],
         }
         stamp = self._last_ms(state, trial)
+        self._log_observations(child.run_id, trial.trial_id)
         self._log_metrics(
             child.run_id, [(k, float(v), stamp, 0) for k, v in summary.items() if v is not None]
         )
@@ -188,6 +190,13 @@ class Projection:
             self._client.set_tag(child.run_id, "sweep.cached_from", trial.cached_from)
         self._client.set_terminated(child.run_id, _RUN_STATUS[trial.status], end_time=stamp)
         child.closed = True
+
+    def _log_observations(self, run_id: str, trial_id: str) -> None:
+        """Hand over what the trained model says; a trial that never ended well has none of it."""
+        folder = self._sweep_dir / "trials" / trial_id
+        for name in OBSERVATION_NAMES:
+            if (folder / name).exists():
+                self._client.log_artifact(run_id, str(folder / name))
 
     def _log_lines(self, child: _Child, trial: TrialState) -> int:
         metrics, last = [], child.step

@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
                 threads=options.threads,
                 checkpoint_every_s=options.checkpoint_every,
                 log_points=options.log_points,
+                samples=not options.no_samples,
             ),
             options.out,
             on_progress=None if options.quiet else _print_progress,
@@ -75,6 +76,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--checkpoint-every", type=float, default=30.0, metavar="SECONDS", help="0: only the last"
     )
     parser.add_argument("--log-points", type=int, default=200, help="lines of metrics.jsonl")
+    parser.add_argument("--no-samples", action="store_true", help="no samples after training")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     return parser.parse_args(arguments)

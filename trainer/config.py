@@ -185,6 +185,8 @@ class RunOptions:
     """Store of the training prefixes that `wsd` runs share; None: each run trains all its steps."""
     prefix_steps: tuple[int, ...] = ()
     """Steps at which shorter runs of the same trajectory will branch off: kept in the store too."""
+    samples: bool = True
+    """Whether samples, next-token probabilities and logits are recorded after the training."""
 
 
 def _digest(record: dict[str, Any]) -> str:

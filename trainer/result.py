@@ -15,6 +15,12 @@ from typing import Any
 
 from trainer.conversions import perplexity
 
+SAMPLES_NAME = "samples.txt"
+PREDICTIONS_NAME = "predictions.json"
+LOGITS_NAME = "logits.json"
+OBSERVATION_NAMES = (SAMPLES_NAME, PREDICTIONS_NAME, LOGITS_NAME)
+"""Files of a completed trial that show what its model says (`trainer.observations`)."""
+
 
 class RunStatus(StrEnum):
     """How a trial ended."""

@@ -4,6 +4,7 @@ out_dir/config.json      what is trained
 out_dir/metrics.jsonl    one line per logged point; written once
 out_dir/attempts.json    what it has cost so far
 out_dir/checkpoints/     the newest two, each with its digest
+out_dir/samples.txt, predictions.json, logits.json   what the trained model says
 out_dir/result.json      the result; the trial is over once it is there
 """
 
@@ -34,6 +35,7 @@ from trainer.kernels import Kernels
 from trainer.loop import Diverged, Training
 from trainer.memory import keep_freed_memory, peak_resident_bytes
 from trainer.metrics import Line, Metrics, ReplayMismatch
+from trainer.observations import observe
 from trainer.parallel import Group
 from trainer.result import Interrupted, Progress, RunResult, RunStatus
 from trainer.schedule import check_schedule, multiplier
@@ -301,6 +303,8 @@ class _Run:
             text_bytes=manifest.validation_bytes,
         )
         self.record_validation(held_out.loss, bpb)
+        if self.options.samples:
+            observe(self.training.model, self.data, self.out_dir)
         train_loss = self.training.mean_loss(9 * config.steps // 10, config.steps)
         stuck = plateau.label(
             train_loss,

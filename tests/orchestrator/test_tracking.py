@@ -119,6 +119,27 @@ def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
     ]
 
 
+def test_what_a_model_says_is_an_artifact_of_its_run(swept: Setting) -> None:
+    trials = list(read_state(swept.sweep_dir).trials)
+    folder = swept.sweep_dir / "trials" / trials[0]
+    for name in ("samples.txt", "predictions.json", "logits.json"):
+        (folder / name).write_text(f"{name} of {trials[0]}")
+    client = project(swept)._client
+
+    def artifacts(trial_id: str) -> dict[str, Path]:
+        (run,) = client.search_runs(
+            [client.get_experiment_by_name("e").experiment_id],
+            f"tags.`sweep.trial_id` = '{trial_id}'",
+        )
+        root = Path(run.info.artifact_uri.removeprefix("file://"))
+        return {item.path: root / item.path for item in client.list_artifacts(run.info.run_id)}
+
+    found = artifacts(trials[0])
+    assert sorted(found) == ["logits.json", "predictions.json", "samples.txt"]
+    assert found["samples.txt"].read_text() == f"samples.txt of {trials[0]}"
+    assert artifacts(trials[1]) == {}
+
+
 def test_points_written_between_two_projections_are_added_once(swept: Setting) -> None:
     state = read_state(swept.sweep_dir)
     trial_id = next(iter(state.trials))
