@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from analysis.checks import Check, run_checks, status_of
+from analysis.curves import Curves, read_envelope
 from analysis.findings import gather_facts, validation_outcomes
 from analysis.fit_report import FitReport
 from analysis.optimum import optimum_row, optimum_rows
@@ -40,6 +41,7 @@ def fit_table(
     huber_delta: float | None = None,
     confidence: float = CONFIDENCE,
     detail: bool = True,
+    curves: Curves | None = None,
 ) -> FitReport:
     """Fit a loss table and say what it carries.
 
@@ -52,9 +54,14 @@ def fit_table(
         huber_delta: width of the objective in ln L; None chooses it from the residuals.
         confidence: of the headline interval.
         detail: also compute the sensitivity, validation and identifiability sections.
+        curves: training curves by trial_id, for the envelope beside the other estimators: equally
+            long arrays `tokens`, `flops`, `loss` and `learning_rate` (see `analysis.curves`).
 
     Returns:
         The report; its status says whether there is an answer.
+
+    Raises:
+        ValueError: when a training curve is malformed.
     """
     if convention in table.conventions:
         table = table.with_convention(convention)
@@ -67,10 +74,10 @@ def fit_table(
         resamples=resamples,
         huber_delta=huber_delta,
     )
-    return _report(study, confidence, detail)
+    return _report(study, confidence, detail, curves)
 
 
-def _report(study: Study, confidence: float, detail: bool) -> FitReport:
+def _report(study: Study, confidence: float, detail: bool, curves: Curves | None) -> FitReport:
     headline = study.headline
     row = optimum_row(study, headline, study.target, confidence) if headline else None
     outcomes = validation_outcomes(study)
@@ -87,6 +94,10 @@ def _report(study: Study, confidence: float, detail: bool) -> FitReport:
         if detail and study.fits
         else {}
     )
+    if curves is not None:
+        reading = read_envelope(study.table, curves, seed=study.seed)
+        record = reading.to_dict(target_flops=study.target, confidence=confidence)
+        sections = {**sections, "envelope": record}
     return FitReport(
         status=status,
         message=verdict_message(status, checks, rows, study),

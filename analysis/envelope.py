@@ -20,6 +20,7 @@ from analysis.laws import FloatArray
 
 _GRID = 1500
 _SMOOTHING = 10.0
+_MIN_DRAWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +43,28 @@ class EnvelopeFit:
     """Envelope as (C, N, D, L), shape (K, 4)."""
     n_runs: int
     """Runs that are the best somewhere."""
+    draws: FloatArray
+    """Lines of resampled runs as (a, ln N, b, ln D, ln C), shape (K, 5); K = 0 without."""
 
     def tokens_per_parameter(self, flops: float) -> float:
         """D/N on the line at a compute."""
         lever = float(np.log(flops)) - self.log_C
         return float(np.exp(self.log_D - self.log_N + (self.exponent_D - self.exponent_N) * lever))
+
+    def ratio_interval(self, flops: float, *, confidence: float) -> tuple[float, float] | None:
+        """Percentiles of D/N at a compute over resampled runs; None with under 20 resamples.
+
+        Args:
+            flops: C, FLOPs.
+            confidence: nominal coverage.
+        """
+        if len(self.draws) < _MIN_DRAWS:
+            return None
+        a, log_n, b, log_d, log_c = self.draws.T
+        values = log_d - log_n + (b - a) * (np.log(flops) - log_c)
+        tails = [50 * (1 - confidence), 50 * (1 + confidence)]
+        low, high = np.exp(np.clip(np.percentile(values, tails), -700, 700))
+        return float(low), float(high)
 
 
 def fit_envelope(
@@ -69,7 +87,7 @@ def fit_envelope(
         D: tokens seen so far, shape (m,).
         C: FLOPs spent so far, shape (m,).
         L: loss there, shape (m,).
-        smoothing: Gaussian smoothing of each curve, in points.
+        smoothing: Gaussian smoothing of each curve, in points; 0 = none.
         drop_edges: leave out compute at which the smallest or largest model is the best.
         resamples: bootstrap resamples of runs.
         seed: of the resampling.
@@ -90,28 +108,31 @@ def fit_envelope(
             continue
         inside = (grid >= x[0]) & (grid <= x[-1])
         width = min(smoothing, len(x) / 6)
-        loss[i, inside] = np.interp(grid[inside], x, gaussian_filter1d(y, width, mode="nearest"))
+        smooth = gaussian_filter1d(y, width, mode="nearest") if width > 0 else y
+        loss[i, inside] = np.interp(grid[inside], x, smooth)
     per_token = np.array([np.median(C[run == label] / D[run == label]) for label in labels])
     found = _line(loss, size, per_token, grid, drop_edges)
     if found is None:
         return None
     a, b, log_n, log_d, log_c, points, winners = found
     rng = np.random.default_rng(seed)
-    slopes = []
+    lines = []
     for _ in range(resamples):
         chosen = np.unique(rng.integers(0, len(labels), len(labels)))
         again = _line(loss[chosen], size[chosen], per_token[chosen], grid, drop_edges)
         if again is not None:
-            slopes.append(again[0])
+            lines.append([again[0], again[2], again[1], again[3], again[4]])
+    draws = np.array(lines).reshape(-1, 5)
     return EnvelopeFit(
         exponent_N=a,
         exponent_D=b,
         log_N=log_n,
         log_D=log_d,
         log_C=log_c,
-        sd_exponent_N=float(np.std(slopes)) if len(slopes) >= 20 else float("nan"),
+        sd_exponent_N=float(np.std(draws[:, 0])) if len(draws) >= _MIN_DRAWS else float("nan"),
         points=points,
         n_runs=winners,
+        draws=draws,
     )
 
 
