@@ -7,12 +7,22 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.terminal import AsJson, BudgetFile, Outputs, out, print_json, read_budget
+from orchestrator.terminal import (
+    AsJson,
+    BudgetFile,
+    Outputs,
+    SweepName,
+    find_sweep,
+    out,
+    print_json,
+    read_budget,
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     app.command()(simulate)
+    app.command(name="next")(next_run)
 
 
 def simulate(
@@ -58,4 +68,45 @@ def simulate(
         out.print(
             f"  ln(D/N): bias {found['bias_ln_ratio']:+.3f}, 95 % interval {found['width_95']:.3g} "
             f"wide, covers the truth in {found['coverage_95']:.0%} of {found['answered']} answers"
+        )
+
+
+def next_run(
+    sweep: SweepName,
+    outputs: Outputs = Path("outputs"),
+    count: Annotated[int, typer.Option(help="How many runs to name.", min=1)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Name the runs that would sharpen a sweep's answer most per FLOP, and what each would buy."""
+    from orchestrator.advice import SCHEMA, next_runs
+    from orchestrator.data import facts_of
+    from orchestrator.hardware import detect, hardware_for
+    from orchestrator.journal import read_state
+    from orchestrator.operations import frozen_budget
+    from orchestrator.points import with_points
+    from orchestrator.units import format_count, format_duration
+
+    folder = find_sweep(sweep, outputs)
+    budget, _, base = frozen_budget(folder)
+    budget = with_points(budget, base)
+    found = next_runs(
+        read_state(folder),
+        budget,
+        facts_of(budget, base, folder.parent),
+        hardware_for(budget, folder.parent, detect()),
+        count=count,
+    )
+    if as_json:
+        print_json({"schema": SCHEMA, "runs": [advice.to_dict() for advice in found]})
+        return
+    if not found:
+        out.print("No run inside the window of compute and D/N is left.")
+    for advice in found:
+        row = advice.to_dict()
+        out.print(
+            f"N = {format_count(advice.params)}, D = {format_count(advice.tokens)} "
+            f"({row['tokens_per_parameter']:.3g} tokens per parameter), {advice.flops:.3g} FLOPs, "
+            f"about {format_duration(advice.hours * 3600)}: 95 % range of D/N "
+            f"{row['fold_95_before']:.3g}-fold -> {row['fold_95_after']:.3g}-fold",
+            soft_wrap=True,
         )

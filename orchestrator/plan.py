@@ -234,7 +234,13 @@ def make_plan(
 
 
 def design_of(budget: Budget, facts: DataFacts, *, budget_flops: float) -> Designer:
-    """The budget's design, ready to be asked for its rounds.
+    """The budget's design, ready to be asked for its rounds; arguments as of `ground_of`."""
+    ground = ground_of(budget, facts, budget_flops=budget_flops)
+    return designer(budget.design, ground, points=_known_points(budget, facts))
+
+
+def ground_of(budget: Budget, facts: DataFacts, *, budget_flops: float) -> Ground:
+    """What a budget's designs may ask for.
 
     Args:
         budget: what was asked for.
@@ -255,7 +261,7 @@ def design_of(budget: Budget, facts: DataFacts, *, budget_flops: float) -> Desig
             for params, shape in size_ladder(budget.model, facts.vocab_size)
         )
 
-    ground = Ground(
+    return Ground(
         spendable=budget_flops * (1 - budget.budget.reserve),
         target_flops=budget.target.flops,
         seeds=len(budget.training.seeds),
@@ -264,7 +270,6 @@ def design_of(budget: Budget, facts: DataFacts, *, budget_flops: float) -> Desig
         min_tokens=budget.training.min_steps * sequences * context,
         evaluation_tokens=_validation_tokens(budget, facts),
     )
-    return designer(budget.design, ground, points=_known_points(budget, facts))
 
 
 def plan_round(

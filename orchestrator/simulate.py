@@ -198,7 +198,7 @@ def named_law(name: str, plan: Plan) -> Surface:
     except ValueError as error:
         raise BadInput(
             Fault(
-                code="SWP-1310",
+                code="SWP-1320",
                 rule=f"a law is `chinchilla`, `skaling` or its numbers: {error}",
                 place=f"--law {name}",
                 remedy='for example --law "E=1.82,A=482,B=2085,alpha=0.348,beta=0.366"',

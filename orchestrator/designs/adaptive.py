@@ -24,7 +24,7 @@ import numpy as np
 from analysis.cost import CostCurve, read_cost
 from analysis.doe import DEFAULT_NOISE_SD, Design, choose_runs, make_design
 from analysis.fit import SurfaceFit, fit_surface, tied_exponents
-from analysis.laws import CHINCHILLA, SKALING, FloatArray, Surface
+from analysis.laws import CHINCHILLA, SKALING, FloatArray, LawForm, Surface
 from analysis.published import BESIROGLU
 from orchestrator.budget import AdaptiveDesign, IsoflopDesign
 from orchestrator.designs import isoflop
@@ -196,8 +196,15 @@ class Adaptive:
         )
         return found.take(keep & (repeats < MAX_REPEATS))
 
-    def problem(self, belief: Belief, progress: Progress, runs: Candidates) -> Design:
-        """The linearised design problem around a belief."""
+    def problem(
+        self,
+        belief: Belief,
+        progress: Progress,
+        runs: Candidates,
+        *,
+        form: LawForm = SKALING,
+    ) -> Design:
+        """The linearised design problem around a belief, with the Jacobian of `form`."""
         N, D = _tried(progress.opened)
         return make_design(
             belief.surface,
@@ -206,7 +213,7 @@ class Adaptive:
             D=np.concatenate([D, runs.D]),
             noise_sd=belief.noise_sd,
             cost=_cost(runs),
-            form=SKALING,
+            form=form,
         )
 
     def _batch(
