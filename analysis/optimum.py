@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from analysis.predict import Prediction, predict_optimum
 from analysis.study import Study
@@ -81,20 +82,54 @@ def optimum_row(study: Study, headline: str, flops: float, confidence: float) ->
     found: Prediction = predict_optimum(
         fit, flops, cost=study.cost, draws=draws, max_flops=top, confidence=confidence
     )
+    form_sd = _form_sd(study, flops, found) if headline == "tied" else 0.0
     intervals = {
         f"{c:g}": (i.low, i.high)
         for c in _CONFIDENCES
-        if (i := ratio_interval(fit, draws, flops, study.cost, confidence=c))
+        if (i := _widened(ratio_interval(fit, draws, flops, study.cost, confidence=c), form_sd))
     }
     return OptimumRow(
         flops=flops,
         params=found.optimum.params,
         tokens=found.optimum.tokens,
         loss=found.optimum.loss,
-        interval=found.interval,
+        interval=_widened(found.interval, form_sd),
         intervals=intervals,
         near_optimal=found.near_optimal,
         extrapolation=found.extrapolation,
+    )
+
+
+def _form_sd(study: Study, flops: float, tied: Prediction) -> float:
+    """Standard deviation of ln(D/N) that stands for the choice of equal exponents.
+
+    Half the distance to the ratio of the law with free exponents, as the standard deviation of a
+    uniform distribution of that half-width.
+    """
+    free = study.fits.get("chinchilla")
+    if free is None:
+        return 0.0
+    other = predict_optimum(
+        free, flops, cost=study.cost, max_flops=float(study.table.flops.max())
+    ).optimum
+    chosen = tied.optimum
+    apart = math.log(chosen.tokens / chosen.params) - math.log(other.tokens / other.params)
+    return abs(apart) / 2 / math.sqrt(3) if math.isfinite(apart) else 0.0
+
+
+def _widened(interval: Interval, form_sd: float) -> Interval:
+    """An interval of a ratio with the standard deviation of the law's form added in quadrature."""
+    if form_sd == 0.0:
+        return interval
+    middle = 0.5 * (math.log(interval.low) + math.log(interval.high))
+    half = 0.5 * math.log(interval.fold)
+    extra = float(norm.ppf(0.5 + interval.confidence / 2)) * form_sd
+    total = math.hypot(half, extra)
+    return replace(
+        interval,
+        low=math.exp(middle - total),
+        high=math.exp(middle + total),
+        method=f"{interval.method}, widened by the law's form",
     )
 
 

@@ -10,42 +10,30 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import f as f_distribution
 
 from analysis.cost import CostCurve, read_cost
 from analysis.fit import SurfaceFit, fit_surface
 from analysis.isoflop import FrontierLine, LevelFit, fit_levels, fit_line
 from analysis.laws import CHINCHILLA, SKALING, LawForm
+from analysis.noise import Noise, estimate_noise
 from analysis.profile import Profile, profile_ratio
 from analysis.selection import Selection, compare_laws, fit_candidates
 from analysis.table import LossTable
 from analysis.uncertainty import Draws, bootstrap, clusters, delta_sd, ratio_interval
 
-ASSUMED_NOISE_SD = 0.005
-"""sd of ln L of one run where the data cannot say: half a per cent."""
 MAX_FOLD = 16.0
 """Widest usable 95 % interval of D/N, high over low: beyond it the waste exceeds 16 %."""
 WEAK_FOLD = 4.0
 """A surface fit with a wider 95 % interval than this yields to a much sharper isoFLOP line."""
 LINE_SHARE = 0.75
 """Much sharper: ln of the line's fold is below this share of the surface fit's."""
+TELL_APART = 0.1
+"""Probability below which the runs are said to reject equal exponents."""
+HEADLINES = ("chinchilla", "skaling", "tied", "pinned", "isoflop")
+"""What may answer: the laws of `analysis.selection`, and the line through the isoFLOP minima."""
 _MANY_POINTS = 20_000
 """Above this many runs laws are not compared by hold-out and resamples are few."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Noise:
-    """How much the loss of one run varies for no reason of the law's."""
-
-    sd: float
-    """sd of ln L."""
-    source: str
-    """`residuals`, `replicates` or `assumed`."""
-    freedom: int
-    """Degrees of freedom behind `sd`."""
-    replicate_sd: float
-    """sd of ln L among replicates; NaN without any."""
-    replicate_freedom: int
-    """Degrees of freedom of the replicates; 0 without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +62,8 @@ class Study:
     """Profile likelihood of the headline law's ratio."""
     headline: str | None
     """Which estimator answers: a law's name, `isoflop`, or None."""
+    law: str | None
+    """Headline that the caller asked for; None = chosen by the data."""
     huber_delta: float | None
     """Requested Huber width."""
     groups: np.ndarray
@@ -101,6 +91,7 @@ def make_study(
     seed: int,
     resamples: int,
     huber_delta: float | None,
+    law: str | None = None,
 ) -> Study:
     """Compute everything about a table with at least one run.
 
@@ -110,6 +101,7 @@ def make_study(
         seed: of the resampling.
         resamples: bootstrap refits of the headline law.
         huber_delta: width of the objective; None chooses it per law.
+        law: one of `HEADLINES` that must answer, where it could be fitted; None = the data choose.
     """
     N, D, C, L = table.params, table.tokens, table.flops, table.loss
     target = float(C.max()) if target_flops is None else float(target_flops)
@@ -123,8 +115,10 @@ def make_study(
     levels = fit_levels(table.levels, N, C, L, noise_sd=noise.sd, cost=cost)
     line = fit_line(levels, noise_freedom=noise.freedom)
     selection = None
-    if fits and len(N) <= _MANY_POINTS:
+    few = len(N) <= _MANY_POINTS
+    if fits and (few or law in ("pinned", "tied")):
         fits = fit_candidates(N, D, L, given=fits, huber_delta=huber_delta)
+    if fits and few:
         selection = compare_laws(fits, C, L, target_flops=target, cost=cost)
     groups = clusters(N, _trajectories(table))
     count = resamples if len(N) <= _MANY_POINTS else min(resamples, 50)
@@ -139,14 +133,20 @@ def make_study(
 
     profile: Profile | None = None
     headline: str | None = None
-    for name in _preference(fits, selection):
+    for name in _preference(fits, selection) if law is None else ():
         fit = fits[name]
         profile = profile_ratio(fit, target, cost)
         if _usable(fit, resample(name), profile, target, cost):
             fold = ratio_interval(fit, draws.get(name), target, cost, confidence=0.95).fold
             headline = "isoflop" if _line_much_surer(fold, line, target, cost) else name
             break
-    if headline is None:
+    if law in fits:
+        headline = law
+        resample(law)
+        profile = profile_ratio(fits[law], target, cost)
+    elif law is not None:
+        headline = law if law == "isoflop" and line is not None else None
+    elif headline is None:
         profile = profile if "chinchilla" in fits else None
         headline = _fallback(fits, levels, line, target, cost)
     return Study(
@@ -161,6 +161,7 @@ def make_study(
         selection=selection,
         profile=profile,
         headline=headline,
+        law=law,
         huber_delta=huber_delta,
         groups=groups,
         resamples=max(0, count),
@@ -212,11 +213,37 @@ def _fallback(
     if line is not None and with_line and _line_log_fold(line, target, cost) <= math.log(MAX_FOLD):
         return "isoflop"
     accepted = sum(level.accepted for level in levels)
-    if accepted >= 2 and "tied" in fits and _usable(fits["tied"], None, None, target, cost):
+    tied = fits.get("tied")
+    if (
+        accepted >= 2
+        and tied is not None
+        and _usable(tied, None, None, target, cost)
+        and not _told_apart(fits)
+    ):
         return "tied"
     if with_line:
         return "isoflop"
     return "chinchilla" if "chinchilla" in fits else None
+
+
+def _told_apart(fits: dict[str, SurfaceFit]) -> bool:
+    """Whether the runs reject equal exponents: an F test at 10 % against Chinchilla's law.
+
+    Equal exponents give a far narrower ratio at a compute that was never sampled. Where the runs
+    speak against them, that narrowness is an assumption and no measurement.
+    """
+    free, tied = fits.get("chinchilla"), fits.get("tied")
+    if free is None or tied is None:
+        return False
+    least = _squares(free)
+    statistic = max(0.0, _squares(tied) - least) / (least / free.degrees_of_freedom)
+    return float(f_distribution.sf(statistic, 1, free.degrees_of_freedom)) < TELL_APART
+
+
+def _squares(fit: SurfaceFit) -> float:
+    """Sum of squared residuals of ln L."""
+    residuals = fit.form.log_loss(fit.theta, fit.data.n, fit.data.d) - fit.data.y
+    return float(residuals @ residuals)
 
 
 def _usable(
@@ -242,58 +269,6 @@ def fit_law(form: LawForm, table: LossTable, huber_delta: float | None) -> Surfa
     if table.n_points <= form.n_params or sizes < 3 or lengths < 3:
         return None
     return fit_surface(N, D, table.loss, form=form, huber_delta=huber_delta)
-
-
-def replicate_groups(table: LossTable) -> np.ndarray:
-    """Group number of each run: runs that differ in nothing but the seed are together.
-
-    Equal N and D, and equal learning rate and batch where the table has them, shape (n_points,).
-    """
-    columns = [np.log(table.params), np.log(table.tokens)]
-    for name in ("learning_rate", "batch_tokens"):
-        if table.has(name):
-            columns.append(np.log(np.maximum(table.column(name), 1e-300)))
-    keys = np.round(np.stack(columns, axis=1), 6)
-    return np.unique(keys, axis=0, return_inverse=True)[1].ravel()
-
-
-def replicate_noise(table: LossTable) -> tuple[float, int]:
-    """Seed noise from runs that differ in nothing but the seed.
-
-    Returns:
-        sd of ln L pooled over `replicate_groups`, and its degrees of freedom; (NaN, 0) without
-        groups of two.
-    """
-    group = replicate_groups(table)
-    y = np.log(table.loss)
-    counts = np.bincount(group)
-    means = np.bincount(group, weights=y) / counts
-    freedom = int((counts - 1).sum())
-    if freedom == 0:
-        return float("nan"), 0
-    return float(np.sqrt(((y - means[group]) ** 2).sum() / freedom)), freedom
-
-
-def estimate_noise(table: LossTable, fit: SurfaceFit | None) -> Noise:
-    """Noise of ln L: the residuals' sd or the replicates', whichever is larger.
-
-    Lack of fit is noise too as far as an interval is concerned.
-    """
-    sd, freedom = replicate_noise(table)
-    residual = fit.noise_sd if fit is not None else float("nan")
-    if fit is not None and math.isfinite(residual) and not (freedom >= 2 and sd >= residual):
-        chosen, source, behind = residual, "residuals", fit.degrees_of_freedom
-    elif freedom > 0 and sd > 0:
-        chosen, source, behind = sd, "replicates", freedom
-    else:
-        chosen, source, behind = ASSUMED_NOISE_SD, "assumed", 1_000_000
-    return Noise(
-        sd=chosen,
-        source=source,
-        freedom=behind,
-        replicate_sd=sd,
-        replicate_freedom=freedom,
-    )
 
 
 def line_sd_ratio(study: Study, flops: float) -> float:
