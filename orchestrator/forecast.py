@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.answer import FitReport, finite, fit_table
 from analysis.compare import compare_reports, comparison_dict
-from analysis.predict import compute_for, predict_loss, predict_optimum
+from analysis.predict import compute_for, predict_loss
 from analysis.table import LossTable, read_rows
 from orchestrator.errors import BadInput, Fault
 from orchestrator.journal import read_state
@@ -48,16 +48,7 @@ def predict(
     table, report = table_and_fit(sweep_dir)
     fit = report.fits.get(report.headline_law or "")
     if report.status == "not_identified" or fit is None or report.cost is None:
-        raise BadInput(
-            Fault(
-                code="SWP-1311",
-                rule=f"a prediction rests on a fit that found an answer; this one says: "
-                f"{report.message}",
-                place=str(sweep_dir),
-                remedy="`sweep fit` lists the rules; more levels or sizes may satisfy them",
-            )
-        )
-    top = float(table.flops.max())
+        raise _no_answer(sweep_dir, report)
     record: dict[str, Any] = {
         "schema": "sweep.predict/1",
         "law": report.headline_law,
@@ -88,21 +79,31 @@ def predict(
                 remedy="for example: sweep predict quickstart --flops 1e14",
             )
         ) from None
-    best = predict_optimum(fit, flops, cost=report.cost, max_flops=top)
-    at_best = predict_loss(fit, best.optimum.params, best.optimum.tokens)
+    # The same question as the fit's own, at another compute: the same estimator and interval.
+    there = fit_table(table, target_flops=flops, resamples=RESAMPLES)
+    if there.status == "not_identified":
+        raise _no_answer(sweep_dir, there)
+    best = there.optimum[0].to_dict()
+    at_best = predict_loss(fit, best["params"], best["tokens"])
     record |= {
-        "flops": flops,
-        "params": best.optimum.params,
-        "tokens": best.optimum.tokens,
-        "tokens_per_parameter": best.optimum.tokens / best.optimum.params,
-        "interval": [best.interval.low, best.interval.high],
-        "near_optimal": {name: list(band) for name, band in best.near_optimal.items()},
-        "loss": best.optimum.loss,
+        "status": there.status,
+        "law": there.headline_law,
+        **best,
         "prediction_interval": list(at_best.prediction_interval),
-        "confidence": at_best.confidence,
-        "extrapolation": best.extrapolation,
     }
     return finite(record)
+
+
+def _no_answer(sweep_dir: Path, report: FitReport) -> BadInput:
+    return BadInput(
+        Fault(
+            code="SWP-1311",
+            rule=f"a prediction rests on a fit that found an answer; this one says: "
+            f"{report.message}",
+            place=str(sweep_dir),
+            remedy="`sweep fit` lists the rules; more levels or sizes may satisfy them",
+        )
+    )
 
 
 def compare(first: Path, second: Path) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def hardware_for(budget: Budget, outputs: Path, machine: Machine) -> Hardware:
         prior, have, wanted = CPU_CORE, f"{machine.cores} cores", f"{run.cpus_per_trial:g}"
     if run.slots is not None:
         slots = run.slots
+    if run.executor == "inline":
+        slots = min(slots, 1)
     if slots < 1 and run.address is None:
         raise BadInput(
             Fault(

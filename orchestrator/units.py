@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _NUMBER = r"([-+]?(?:\d[\d_]*\.?[\d_]*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.?inf|\.?nan)"
 _QUANTITY = re.compile(_NUMBER + r"\s*([A-Za-z]*)")
@@ -128,13 +128,20 @@ def _positive(value: float) -> float:
     return value
 
 
-Count = Annotated[float, BeforeValidator(lambda value: _positive(parse_count(value)))]
+_NUMBER_OR_TEXT = WithJsonSchema({"type": ["number", "string"]})
+
+Count = Annotated[
+    float, BeforeValidator(lambda value: _positive(parse_count(value))), _NUMBER_OR_TEXT
+]
 """A positive count, written as a number or with a suffix."""
-Flops = Annotated[float, BeforeValidator(lambda value: _positive(parse_flops(value)))]
+Flops = Annotated[
+    float, BeforeValidator(lambda value: _positive(parse_flops(value))), _NUMBER_OR_TEXT
+]
 """A positive amount of compute in FLOPs."""
 Seconds = Annotated[
     float,
     BeforeValidator(lambda value: _positive(parse_seconds(value))),
     PlainSerializer(lambda value: f"{value:g}s", when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["24h", "90min", "2d"]}),
 ]
 """A positive duration in seconds, written with its unit."""

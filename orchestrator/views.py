@@ -106,7 +106,8 @@ def answer_lines(fit: Mapping[str, Any]) -> list[str]:
     verdict = _VERDICTS[fit["status"]]
     if fit["status"] == "not_identified" or not fit["optimum"]:
         failed = [check["message"] for check in fit["checks"] if not check["passed"]]
-        return [f"{verdict}: {fit['message']}", *(f"  {line}" for line in failed)]
+        why = fit["message"].removeprefix(f"{verdict}. ")
+        return [f"{verdict}: {why}", *(f"  {line}" for line in failed)]
     best = fit["optimum"][0]
     low, high = best["interval"]
     band = best["near_optimal"].get("waste_5pct")
