@@ -128,7 +128,7 @@ def _positive(value: float) -> float:
     return value
 
 
-_NUMBER_OR_TEXT = WithJsonSchema({"type": ["number", "string"]})
+_NUMBER_OR_TEXT = WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]})
 
 Count = Annotated[
     float, BeforeValidator(lambda value: _positive(parse_count(value))), _NUMBER_OR_TEXT
