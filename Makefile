@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check format layers docs clean
+.PHONY: help setup quickstart test check format layers bench-orchestrator bench-trainer docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ format: setup  ## put the code into the common format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+bench-trainer: setup  ## speed and memory of a training step against transformers' GPT-2 (10 minutes)
+	@PYTHONPATH=. $(BIN)/python tests/bench/bench_trainer.py $(BENCH)
+
 # Its own environment: whoever trains models needs no site generator.
 docs: setup build/docs/.installed  ## build the documentation into build/site, warnings are errors
 	@$(BIN)/python docs/generate.py
@@ -54,3 +57,6 @@ build/docs/.installed: docs/constraints.txt
 
 clean:  ## remove what `setup` and the checks made (never your outputs/)
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+bench-orchestrator: setup  ## planning time, and what designs know at equal compute (3 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/bench/bench_orchestrator.py

@@ -243,7 +243,7 @@ class AdaptiveDesign(_Section):
     """`adaptive`: a backbone of levels, then the runs that shrink the interval most."""
     backbone: Annotated[float, Field(ge=0.2, le=0.9)] = 0.4
     """Share of the budget spent on the levels before anything is chosen."""
-    levels: Annotated[int, Field(ge=2, le=10)] = 3
+    levels: Annotated[int, Field(ge=2, le=10)] = 4
     """Levels of the backbone."""
     level_factor: Annotated[float, Field(gt=1, le=100)] = 3.1622776601683795
     """Compute ratio between neighbouring levels."""

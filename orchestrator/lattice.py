@@ -8,6 +8,7 @@ each further layer costs more time than FLOPs.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 
@@ -99,11 +100,10 @@ def nearest_shape(
         off_line = abs(math.log(shape.n_layer / preferred_depth(shape.d_model)))
         return off_size + _DEPTH_TOLERANCE * off_line
 
-    free = [
-        item
-        for item in lattice(model, vocab_size)
-        if item[1] not in taken and 0.5 <= item[0] / params <= 2
-    ]
+    counts = lattice(model, vocab_size)
+    first = bisect.bisect_left(counts, 0.5 * params, key=lambda item: item[0])
+    last = bisect.bisect_right(counts, 2 * params, key=lambda item: item[0])
+    free = [item for item in counts[first:last] if item[1] not in taken]
     return min(free, key=distance)[1] if free else None
 
 

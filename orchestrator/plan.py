@@ -278,15 +278,18 @@ def plan_round(
     """Trials of one round, longest first, and the warnings they raise."""
     notes = _Notes()
     shapes = _shapes(budget, facts, asked, notes)
-    trials = []
+    found: dict[tuple[ModelShape, int, int], Trial] = {}
     for point in asked.points:
         shape = point.shape or shapes.get(point.params)
         if shape is None:
             continue
         for seed in _seeds(budget, point):
             trial = _trial(budget, facts, hardware, asked, point, shape, seed, notes)
-            if trial is not None:
-                trials.append(trial)
+            if trial is None:
+                continue
+            if found.setdefault((shape, trial.config.steps, seed), trial) is not trial:
+                notes.add("points that come to the same shape and tokens are trained once")
+    trials = list(found.values())
     trials.sort(key=lambda trial: (-trial.estimated_s, trial.counts.matmul, trial.config.seed))
     return tuple(trials), tuple(notes.lines)
 
@@ -325,10 +328,10 @@ def _known_points(budget: Budget, facts: DataFacts) -> tuple[Point, ...]:
 def _shapes(
     budget: Budget, facts: DataFacts, asked: Round, notes: _Notes
 ) -> dict[float, ModelShape]:
-    """A shape of its own for every different size that a round asks for."""
+    """A shape for every different size that a round asks for; in a level, one of its own."""
     shapes: dict[float, ModelShape] = {}
     for params in dict.fromkeys(point.params for point in asked.points if point.shape is None):
-        taken = frozenset(shapes.values())
+        taken = frozenset(shapes.values()) if asked.even else frozenset()
         shape = nearest_shape(budget.model, facts.vocab_size, params, taken=taken)
         if shape is None:
             notes.add(

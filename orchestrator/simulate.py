@@ -239,7 +239,8 @@ def _replicate(
         display=SilentDisplay(),
         answer=Answer(resamples=resamples, interim=False, report=False),
     )
-    assert outcome.fit is not None
+    if outcome.fit is None:  # a signal stopped the simulated sweep as it would a real one
+        raise KeyboardInterrupt
     return _said(outcome.fit, outcome.state, world.law, plan.target_flops)
 
 

@@ -29,7 +29,7 @@ HEAD = (
     "name: small\nbudget: {flops: 8e12}\nmodel: {context: 128}\n"
     "training: {batch_tokens: 512, min_steps: 300}\n"
 )
-ADAPTIVE = HEAD + "design: {kind: adaptive, tokens_per_parameter: 150, span: 3}\n"
+ADAPTIVE = HEAD + "design: {kind: adaptive, levels: 3, tokens_per_parameter: 150, span: 3}\n"
 LADDER = (
     HEAD.replace("8e12", "3e13")
     + "design: {kind: ladder, sizes: [3k, 6k, 12k, 24k], tokens_per_parameter: 200}\n"
