@@ -23,7 +23,7 @@ from analysis.fit_report import FitReport
 from analysis.optimum import optimum_row, optimum_rows
 from analysis.record import finite, law_record
 from analysis.sections import detail_sections, ratios_by_convention, vertex_biases
-from analysis.study import Study, make_study
+from analysis.study import HEADLINES, Study, make_study
 from analysis.table import LossTable
 from analysis.uncertainty import CONFIDENCE
 from analysis.verdict import laws_disagree, report_warnings, verdict_message
@@ -41,6 +41,7 @@ def fit_table(
     huber_delta: float | None = None,
     confidence: float = CONFIDENCE,
     detail: bool = True,
+    law: str | None = None,
     curves: Curves | None = None,
 ) -> FitReport:
     """Fit a loss table and say what it carries.
@@ -54,6 +55,8 @@ def fit_table(
         huber_delta: width of the objective in ln L; None chooses it from the residuals.
         confidence: of the headline interval.
         detail: also compute the sensitivity, validation and identifiability sections.
+        law: what must answer, one of `HEADLINES` (`chinchilla`, `skaling`, `tied`, `pinned`,
+            `isoflop`); None lets the data choose. The refusal rules hold all the same.
         curves: training curves by trial_id, for the envelope beside the other estimators: equally
             long arrays `tokens`, `flops`, `loss` and `learning_rate` (see `analysis.curves`).
 
@@ -61,8 +64,10 @@ def fit_table(
         The report; its status says whether there is an answer.
 
     Raises:
-        ValueError: when a training curve is malformed.
+        ValueError: when the law is unknown or a training curve is malformed.
     """
+    if law is not None and law not in HEADLINES:
+        raise ValueError(f"law must be one of {', '.join(HEADLINES)}; got {law!r}")
     if convention in table.conventions:
         table = table.with_convention(convention)
     if table.n_points == 0:
@@ -73,6 +78,7 @@ def fit_table(
         seed=seed,
         resamples=resamples,
         huber_delta=huber_delta,
+        law=law,
     )
     return _report(study, confidence, detail, curves)
 
@@ -84,7 +90,9 @@ def _report(study: Study, confidence: float, detail: bool, curves: Curves | None
     facts = gather_facts(study, row, outcomes)
     checks = run_checks(facts)
     status = status_of(checks)
-    if status == "identified" and (headline in ("isoflop", "tied") or laws_disagree(study, row)):
+    if status == "identified" and (
+        headline in ("isoflop", "pinned", "tied") or laws_disagree(study, row)
+    ):
         status = "weak"
     refused = status == "not_identified"
     rows = () if refused or headline is None else optimum_rows(study, headline, confidence)

@@ -13,8 +13,9 @@ import numpy as np
 
 from analysis.checks import Facts
 from analysis.cost import log_ratio
+from analysis.noise import replicate_groups
 from analysis.optimum import OptimumRow
-from analysis.study import Study, headline_sd, line_sd_ratio, replicate_groups
+from analysis.study import Study, headline_sd, line_sd_ratio
 from analysis.table import UNNAMED_CONVENTION, LossTable
 from analysis.uncertainty import delta_sd, log_ratios_at
 from analysis.validation import (

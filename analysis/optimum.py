@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from analysis.bytes import bytes_per_token
 from analysis.predict import Prediction, predict_optimum
 from analysis.study import Study
 from analysis.uncertainty import Interval, ratio_interval
@@ -41,14 +42,31 @@ class OptimumRow:
     """Ranges of D/N that waste at most 1 % and 5 % of compute."""
     extrapolation: float
     """C over the largest C of the runs."""
+    bytes_per_token: float | None = None
+    """Bytes of raw text in a token; None when the table does not say."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as `fit.json` holds it."""
+        """The row as `fit.json` holds it; bytes only where the table tells their number."""
+        ratio = self.tokens / self.params
+        size = self.bytes_per_token
+        in_bytes = (
+            {}
+            if size is None
+            else {
+                "bytes_per_token": size,
+                "bytes_per_parameter": ratio * size,
+                "bytes_per_parameter_interval": [
+                    self.interval.low * size,
+                    self.interval.high * size,
+                ],
+                "bpb": self.loss / (math.log(2.0) * size),
+            }
+        )
         return {
             "flops": self.flops,
             "params": self.params,
             "tokens": self.tokens,
-            "tokens_per_parameter": self.tokens / self.params,
+            "tokens_per_parameter": ratio,
             "interval": [self.interval.low, self.interval.high],
             "confidence": self.interval.confidence,
             "method": self.interval.method,
@@ -56,6 +74,7 @@ class OptimumRow:
             "near_optimal": {k: list(v) for k, v in self.near_optimal.items()},
             "extrapolation": self.extrapolation,
             "loss": self.loss,
+            **in_bytes,
         }
 
 
@@ -97,6 +116,7 @@ def optimum_row(study: Study, headline: str, flops: float, confidence: float) ->
         intervals=intervals,
         near_optimal=found.near_optimal,
         extrapolation=found.extrapolation,
+        bytes_per_token=bytes_per_token(study.table),
     )
 
 
@@ -159,6 +179,7 @@ def _line_row(study: Study, flops: float, confidence: float) -> OptimumRow:
         intervals={f"{c:g}": ends(c) for c in _CONFIDENCES},
         near_optimal=_line_bands(study, ratio, stretch),
         extrapolation=flops / float(study.table.flops.max()),
+        bytes_per_token=bytes_per_token(study.table),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from analysis.bytes import tokens_differ
 from analysis.checks import Check, Status
 from analysis.optimum import OptimumRow
 from analysis.study import Study
@@ -36,27 +37,35 @@ def verdict_message(
     failed = [c for c in checks if not c.passed and c.severity != "note"]
     if status == "not_identified":
         words = "; ".join(f"{c.rule}: {c.message}" for c in failed if c.severity == "refuse")
-        return f"NOT IDENTIFIED. {words}."
+        return f"NOT IDENTIFIED. {words}." + ("" if study.law is None else f" Asked: {study.law}.")
     row = rows[0]
     source = {
         "chinchilla": "the surface fit",
         "skaling": "the surface fit of the six-parameter law",
         "tied": "the surface fit with equal exponents (one D/N for all compute)",
+        "pinned": "the surface fit with published exponents (Besiroglu et al. 2024)",
         "isoflop": "the line through the isoFLOP minima",
     }
+    asked = "" if study.law is None else ", the law that was asked for,"
     text = (
         f"{row.tokens / row.params:.3g} tokens per parameter at {row.flops:.3g} FLOPs "
         f"({row.interval.confidence:.0%} interval {row.interval.low:.3g} to "
-        f"{row.interval.high:.3g}), by {source[study.headline or 'chinchilla']} "
+        f"{row.interval.high:.3g}), by {source[study.headline or 'chinchilla']}{asked} "
         f"to {study.table.n_points} runs."
     )
     if status == "weak":
         reasons = [f"{c.rule}: {c.message}" for c in failed]
-        if study.headline == "isoflop":
+        if study.headline == "pinned":
+            reasons.append("the exponents are a published law's, not these runs'")
+        if study.headline == "isoflop" and study.law is not None:
+            reasons.append("a line through minima gives no more than a weak answer")
+        elif study.headline == "isoflop":
             reasons.append("the surface fit's interval is wider still, or open")
         if study.headline == "skaling" and laws_disagree(study, row):
             reasons.append("the five-parameter law gives a ratio outside this interval")
-        if study.headline == "tied":
+        if study.headline == "tied" and study.law is not None:
+            reasons.append("equal exponents were asked for, not found")
+        elif study.headline == "tied":
             reasons.append("the runs cannot tell the two exponents apart")
         text += " Weak: " + "; ".join(reasons) + "."
     return text
@@ -68,6 +77,9 @@ def report_warnings(study: Study, outcomes: Mapping[str, Outcome]) -> tuple[str,
     excluded = len(study.table.frame) - study.table.n_points
     if excluded:
         warnings.append(f"{excluded} of {len(study.table.frame)} rows are excluded, with reasons")
+    mixed = tokens_differ(study.table)
+    if mixed is not None:
+        warnings.append(mixed)
     for level in study.levels:
         if not level.accepted:
             warnings.append(f"level {level.level}: {level.reason}")
@@ -81,7 +93,12 @@ def report_warnings(study: Study, outcomes: Mapping[str, Outcome]) -> tuple[str,
         for name, outcome in outcomes.items()
         if outcome.passed is False and name in ("T4", "T5")
     ]
-    if study.headline == "skaling":
+    if study.law is not None:
+        warnings.append(
+            f"the headline law was chosen by the caller ({study.law}), not by the data"
+            + ("" if study.headline else "; these runs cannot be fitted with it")
+        )
+    elif study.headline == "skaling":
         warnings.append(
             "the six-parameter law is the headline: it predicts held-out dearer runs clearly better"
         )

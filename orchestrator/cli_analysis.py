@@ -39,6 +39,14 @@ def fit(
         float | None,
         typer.Option(help="Width of the Huber objective in ln loss; default: from the residuals."),
     ] = None,
+    law: Annotated[
+        str | None,
+        typer.Option(help="What must answer: chinchilla, skaling, tied, pinned, isoflop."),
+    ] = None,
+    holdout: Annotated[
+        str | None,
+        typer.Option(help="top: also forecast the dearest level from the rest, and score it."),
+    ] = None,
     report_dir: Annotated[
         Path | None, typer.Option("--report", help="Also write a report into this folder.")
     ] = None,
@@ -56,8 +64,11 @@ def fit(
                 remedy="sweep fit quickstart, or: sweep fit --table losses.csv",
             )
         )
+    _check_choices(law, holdout)
     if sweep is not None:
-        result = fit_sweep(find_sweep(sweep, outputs), huber_delta=huber_delta)
+        result = fit_sweep(
+            find_sweep(sweep, outputs), huber_delta=huber_delta, law=law, holdout=bool(holdout)
+        )
     else:
         assert table is not None
         result = fit_any_table(
@@ -66,6 +77,8 @@ def fit(
             target_flops=_flops(target_flops),
             convention=convention,
             huber_delta=huber_delta,
+            law=law,
+            holdout=bool(holdout),
             report_dir=report_dir,
         )
     if as_json:
@@ -74,6 +87,8 @@ def fit(
         from orchestrator.views import print_fit
 
         print_fit(out, result)
+        if "holdout" in result:
+            out.print(f"  {result['holdout']['message']}", markup=False, soft_wrap=True)
     refused = result["status"] == "not_identified"
     raise typer.Exit(int(Exit.WITH_FAILURES if refused else Exit.COMPLETE))
 
@@ -145,6 +160,29 @@ def compare(
         return
     for line in comparison_lines(record, first, second):
         out.print(line, markup=False, soft_wrap=True)
+
+
+def _check_choices(law: str | None, holdout: str | None) -> None:
+    from analysis.study import HEADLINES
+
+    if law is not None and law not in HEADLINES:
+        raise BadInput(
+            Fault(
+                code="SWP-1330",
+                rule=f"a law is one of {', '.join(HEADLINES)}",
+                place=f"--law {law}",
+                remedy="for example --law skaling",
+            )
+        )
+    if holdout not in (None, "top"):
+        raise BadInput(
+            Fault(
+                code="SWP-1331",
+                rule="what can be held out is the dearest level: top",
+                place=f"--holdout {holdout}",
+                remedy="--holdout top",
+            )
+        )
 
 
 def _mapping(pairs: list[str]) -> dict[str, str]:

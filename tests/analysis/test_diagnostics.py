@@ -16,10 +16,10 @@ from analysis.fit import fit_surface
 from analysis.identifiability import diagnose
 from analysis.isoflop import fit_levels, fit_line, vertex_bias
 from analysis.laws import SKALING, Surface
+from analysis.noise import replicate_noise
 from analysis.profile import profile_ratio
 from analysis.selection import compare_laws, fit_candidates
 from analysis.sensitivity import leave_outs
-from analysis.study import replicate_noise
 from analysis.table import read_rows
 from analysis.uncertainty import clusters, resample_weights
 from analysis.validation import (
