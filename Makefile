@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check format layers bench-orchestrator bench-trainer docs clean
+.PHONY: help setup quickstart test check format layers bench-orchestrator bench-trainer bench-analysis validation docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -43,6 +43,17 @@ format: setup  ## put the code into the common format
 
 bench-trainer: setup  ## speed and memory of a training step against transformers' GPT-2 (10 minutes)
 	@PYTHONPATH=. $(BIN)/python tests/bench/bench_trainer.py $(BENCH)
+
+# Where the published tables lie; without them the bench makes a table of its own.
+TABLES ?= ../shared/data/laws
+
+bench-analysis: setup  ## CPU time of the fits against the published procedure, on one core (1 minute)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python \
+	  tests/bench/bench_analysis.py --table $(TABLES)/epoch_chinchilla.csv $(BENCH)
+
+validation: setup  ## write docs/validation.md: the fit of every published table
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python \
+	  tests/bench/validate_tables.py $(TABLES)
 
 # Its own environment: whoever trains models needs no site generator.
 docs: setup build/docs/.installed  ## build the documentation into build/site, warnings are errors
