@@ -1,4 +1,8 @@
-"""Train one trial alone: `python -m trainer CONFIG.json --data DIR --out DIR`."""
+"""Train one trial alone: `python -m trainer CONFIG.json --data DIR --out DIR`.
+
+An experiment's file (`EXPERIMENT.yaml`, see `trainer.experiment`) does as well; its corpus is
+prepared under DIR, unless it lies there already.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parse(arguments)
     try:
-        config = TrainConfig.from_json(options.config.read_text())
+        config, data_dir = _config_and_data(options.config, options.data)
     except (OSError, ValueError, TypeError, KeyError) as error:
         print(f"error: {options.config} is not a trial's configuration: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_USAGE
@@ -44,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         result = run_trial(
             config,
             RunOptions(
-                data_dir=options.data,
+                data_dir=data_dir,
                 device=options.device,
                 threads=options.threads,
                 checkpoint_every_s=options.checkpoint_every,
@@ -65,10 +69,34 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if result.status is RunStatus.COMPLETED else EXIT_DIVERGED
 
 
+def _config_and_data(file: Path, data: Path) -> tuple[TrainConfig, Path]:
+    """What to train and the folder of its token files, from a configuration or an experiment."""
+    if file.suffix not in (".yaml", ".yml"):
+        return TrainConfig.from_json(file.read_text()), data
+    from trainer.data.shards import TokenData, prepare
+    from trainer.experiment import parse_experiment
+
+    experiment = parse_experiment(file.read_text())
+    folder = prepare(experiment.data.resolved(file.parent), cache_root=data)
+    manifest = TokenData.open(folder).manifest
+    config = experiment.config(data_digest=manifest.digest, vocab_size=manifest.vocab_size)
+    return config, folder
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
-    parser.add_argument("config", type=Path, metavar="CONFIG.json", help="a TrainConfig as JSON")
-    parser.add_argument("--data", type=Path, required=True, help="folder with the token files")
+    parser.add_argument(
+        "config",
+        type=Path,
+        metavar="CONFIG",
+        help="a TrainConfig as JSON, or an experiment (sweeps/diaries/) as YAML",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with the token files; of an experiment, the folder to prepare them under",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the trial's folder")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")

@@ -125,6 +125,16 @@ def test_an_embedding_of_unit_variance_shows_in_the_width_of_the_logits(
     assert logit_statistics(model, token_data.validation)["sd"] == pytest.approx(4.0, rel=0.1)
 
 
+def test_dropout_is_off_while_a_model_is_described(token_data: TokenData, tmp_path: Path) -> None:
+    shape = preset("gpt", d_model=16, n_layer=2, n_head=2, vocab_size=256, context=32)
+    model = Transformer(shape, seed=0, backend="block", dropout=0.5)
+    observe(model.eval(), token_data, tmp_path)
+    quiet = [(tmp_path / name).read_bytes() for name in OBSERVATION_NAMES]
+    observe(model.train(), token_data, tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in OBSERVATION_NAMES] == quiet
+    assert model.training
+
+
 def test_a_large_vocabulary_is_looked_at_in_fewer_places(token_data: TokenData) -> None:
     shape = preset("gpt", d_model=8, n_layer=1, n_head=1, vocab_size=20_000, context=32)
     found = logit_statistics(Transformer(shape, seed=0, backend="block"), token_data.validation)
