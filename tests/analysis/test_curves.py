@@ -65,6 +65,14 @@ def test_whole_curves_at_a_constant_rate_give_the_frontier_of_their_law(runs, be
     assert low < truth < high < 2 * low
 
 
+def test_the_lines_of_resampled_runs_lie_around_the_line_far_beyond_the_runs(runs):
+    table, curves = runs
+    fit = read_envelope(table, curves).fit
+    low, high = fit.ratio_interval(1e30, confidence=0.02)
+    assert np.sqrt(low * high) == pytest.approx(fit.tokens_per_parameter(1e30), rel=0.4)
+    assert fit.tokens_per_parameter(1e30) < 0.8 * fit.tokens_per_parameter(1e20)
+
+
 def test_of_decayed_curves_only_the_ends_are_data(horizons, besiroglu):
     table, curves = horizons
     found = read_envelope(table, curves)

@@ -64,6 +64,15 @@ def test_both_bootstraps_find_the_spread_of_the_ratio_over_repeated_noise(isoflo
     assert np.median(wild) == pytest.approx(truth, rel=0.2)
 
 
+def test_the_residual_bootstrap_is_as_wide_as_the_delta_method_where_the_law_is_straight(
+    isoflop_frame, besiroglu
+):
+    # So little noise that the law is linear over it: only the sqrt(m/(m - p)) can differ.
+    one = fitted(isoflop_frame(besiroglu, noise=2e-4))
+    wide = spread(residual_bootstrap(one, resamples=3000))
+    assert wide / delta_sd(one, 1e20, SIX_N) == pytest.approx(1.0, abs=0.05)
+
+
 def test_ninety_per_cent_intervals_of_the_noise_bootstraps_cover(isoflop_frame, besiroglu):
     truth = np.log(besiroglu.optimum(1e20).tokens_per_parameter)
     hits = {"residual": [], "wild": []}
