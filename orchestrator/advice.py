@@ -14,8 +14,9 @@ from orchestrator.budget import AdaptiveDesign, Budget
 from orchestrator.collect import progress
 from orchestrator.designs.adaptive import OVERHEAD, Adaptive, Candidates
 from orchestrator.errors import Fault, StateRefused
-from orchestrator.plan import Hardware, ground_of
+from orchestrator.rounds import ground_of
 from orchestrator.state import SweepState
+from orchestrator.trial import Hardware
 from trainer.data.facts import DataFacts
 
 SCHEMA = "sweep.next/1"

@@ -14,9 +14,9 @@ from pathlib import Path
 from orchestrator.budget import Budget
 from orchestrator.errors import BadInput, Fault
 from orchestrator.journal import write_atomic
-from orchestrator.plan import Hardware
 from orchestrator.state import TrialState
 from orchestrator.throughput import CPU_CORE, GPU, StepTime, Throughput, calibrate
+from orchestrator.trial import Hardware
 
 HARDWARE_FILE = "hardware.json"
 SCHEMA = "sweep.hardware/1"

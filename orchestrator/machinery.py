@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import BadInput, Fault
-from orchestrator.plan import Plan, Trial
+from orchestrator.plan import Plan
 from orchestrator.state import TrialState
 from orchestrator.throughput import StepTime
+from orchestrator.trial import Trial
 from trainer.checkpoint import load_newest
 from trainer.export import export
 from trainer.model.transformer import Transformer

@@ -37,7 +37,7 @@ from orchestrator.executors.base import (
 from orchestrator.hardware import gpus_per_trial, remember
 from orchestrator.journal import Journal, write_atomic
 from orchestrator.outcome import FULL_ANSWER, Answer, fit_losses, write_losses, write_outcome
-from orchestrator.plan import design_of, plan_round
+from orchestrator.rounds import design_of, plan_round
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, LevelState, SweepState, TrialState, TrialStatus
 from orchestrator.tracking import BackgroundProjection, metric_lines

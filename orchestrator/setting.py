@@ -8,7 +8,8 @@ from pathlib import Path
 from orchestrator.budget import Budget
 from orchestrator.data import PreparedData
 from orchestrator.hardware import Machine
-from orchestrator.plan import Hardware, Plan
+from orchestrator.plan import Plan
+from orchestrator.trial import Hardware
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,10 +26,11 @@ from orchestrator.executors.synthetic import SyntheticExecutor, Truth
 from orchestrator.hardware import Machine
 from orchestrator.lattice import size_ladder
 from orchestrator.outcome import Answer, loss_frame
-from orchestrator.plan import Hardware, Plan, make_plan
+from orchestrator.plan import Plan, make_plan
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
 from orchestrator.state import SweepState
+from orchestrator.trial import Hardware
 from trainer.data.facts import DataFacts
 from trainer.flops import training_flops_per_token
 

@@ -8,8 +8,9 @@ import pytest
 
 from orchestrator.budget import parse_budget
 from orchestrator.data import facts_of
-from orchestrator.plan import Hardware, make_plan
+from orchestrator.plan import make_plan
 from orchestrator.throughput import CPU_CORE
+from orchestrator.trial import Hardware
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 SHIPPED = sorted(SWEEPS.glob("*.yaml"))

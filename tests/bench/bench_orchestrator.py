@@ -11,9 +11,10 @@ import argparse
 import time
 
 from orchestrator.budget import parse_budget
-from orchestrator.plan import Hardware, make_plan
+from orchestrator.plan import make_plan
 from orchestrator.simulate import simulate
 from orchestrator.throughput import CPU_CORE
+from orchestrator.trial import Hardware
 from trainer.data.facts import DataFacts
 
 FACTS = DataFacts(

@@ -13,9 +13,10 @@ from orchestrator.budget import Budget, parse_budget
 from orchestrator.data import PreparedData
 from orchestrator.executors.base import ExecutorEvent, Finished, Interrupted, Job, Lost, Started
 from orchestrator.hardware import Machine
-from orchestrator.plan import Hardware, make_plan
+from orchestrator.plan import make_plan
 from orchestrator.setting import Setting
 from orchestrator.throughput import CPU_CORE
+from orchestrator.trial import Hardware
 from trainer.config import TrainConfig
 from trainer.data.facts import DataFacts
 from trainer.result import RunResult, RunStatus

@@ -19,10 +19,12 @@ from orchestrator.errors import BadInput, Exit
 from orchestrator.executors.base import Finished, Lost, Started
 from orchestrator.executors.synthetic import SyntheticExecutor, Truth
 from orchestrator.outcome import Answer
-from orchestrator.plan import Hardware, design_of, make_plan
+from orchestrator.plan import make_plan
 from orchestrator.points import with_points
+from orchestrator.rounds import design_of
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
+from orchestrator.trial import Hardware
 from trainer.data.facts import DataFacts
 
 HEAD = (

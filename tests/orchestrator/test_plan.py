@@ -13,8 +13,9 @@ from orchestrator.budget import Budget, parse_budget
 from orchestrator.designs.isoflop import Measurement, centre, centre_params, level_flops, sizes
 from orchestrator.errors import BadInput
 from orchestrator.lattice import head_count, lattice, nearest_shape
-from orchestrator.plan import Hardware, make_plan
+from orchestrator.plan import make_plan
 from orchestrator.throughput import CPU_CORE, StepTime, calibrate, makespan_s
+from orchestrator.trial import Hardware
 from trainer.data.facts import DataFacts
 from trainer.flops import training_flops_per_token
 from trainer.shapes import count_parameters

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from orchestrator.budget import parse_budget
 from orchestrator.cli import app
 from orchestrator.errors import BadInput
-from orchestrator.plan import Hardware, make_plan
+from orchestrator.plan import make_plan
 from orchestrator.simulate import named_law, simulate
+from orchestrator.trial import Hardware
 from trainer.data.facts import DataFacts
 
 BUDGET = (

@@ -12,9 +12,10 @@ from orchestrator.data import prepare_data
 from orchestrator.display import SilentDisplay
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.hardware import Machine
-from orchestrator.plan import Hardware, make_plan
+from orchestrator.plan import make_plan
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
+from orchestrator.trial import Hardware
 
 TEXT = """\
 name: {name}

@@ -1,0 +1,185 @@
+"""What a plan cannot be, and what a person should know of it before saying yes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.budget import AdaptiveDesign, Budget, GridDesign, IsoflopDesign
+from orchestrator.ceiling import largest_ceiling
+from orchestrator.designs.fixed import LEAST_SPAN, narrow_span
+from orchestrator.errors import BadInput, Fault
+from orchestrator.rounds import Level, _known_points, plan_levels
+from orchestrator.trial import FEW_STEPS, Hardware, Notes, Trial, flops_per_token_near
+from orchestrator.units import format_count, format_flops
+from trainer.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from trainer.data.facts import DataFacts
+
+MANY_EPOCHS = 4.0
+"""More epochs than this and repeated tokens are worth visibly less than fresh ones (Muennighoff et
+al. 2023, arXiv 2305.16264, section 6): a single-epoch law no longer describes the runs."""
+
+MIN_SIZES = 3
+"""A level of fewer sizes has no minimum to look for."""
+
+MIN_TRIALS = 6
+"""Fewer runs than this leave nothing over after a law of five parameters."""
+
+
+def refuse_hopeless(
+    budget: Budget, facts: DataFacts, hardware: Hardware, ceiling: float, levels: Sequence[Level]
+) -> None:
+    """A level without three sizes cannot show a minimum: say the least that would do."""
+    if not isinstance(budget.design, IsoflopDesign | AdaptiveDesign):
+        _refuse_few(budget, levels)
+        return
+    poor = next((level for level in levels if level.even and _sizes(level) < MIN_SIZES), None)
+    if poor is None:
+        return
+    if isinstance(budget.design.levels, tuple):
+        remedy = "raise design.levels"
+    else:
+        least = _least_ceiling(budget, facts, hardware, ceiling)
+        remedy = f"raise the budget to about {format_flops(least)} FLOPs"
+    raise BadInput(
+        Fault(
+            code="SWP-1201",
+            rule=f"every level needs at least {MIN_SIZES} sizes of {budget.training.min_steps} "
+            f"steps or more; level {poor.level} of {format_flops(poor.flops)} FLOPs has "
+            f"{_sizes(poor)}",
+            place="budget",
+            remedy=f"{remedy}, or lower training.batch_tokens, model.context or "
+            "training.min_steps, or use fewer levels",
+        )
+    )
+
+
+def _refuse_few(budget: Budget, levels: Sequence[Level]) -> None:
+    """Points that leave no law to fit."""
+    trials = [trial for level in levels for trial in level.trials]
+    sizes = len({trial.config.shape for trial in trials})
+    if sizes >= MIN_SIZES and len(trials) >= MIN_TRIALS:
+        return
+    raise BadInput(
+        Fault(
+            code="SWP-1203",
+            rule=f"a law needs at least {MIN_TRIALS} trials of {MIN_SIZES} sizes, of "
+            f"{budget.training.min_steps} steps or more; the design has {len(trials)} of {sizes}",
+            place="design",
+            remedy="add points, or lower training.batch_tokens, model.context or "
+            "training.min_steps",
+        )
+    )
+
+
+def refuse_narrow(budget: Budget, facts: DataFacts, notes: Notes) -> None:
+    """A grid of small span buys nearly nothing: say what it would know."""
+    design = budget.design
+    if not isinstance(design, GridDesign):
+        return
+    points = _known_points(budget, facts)
+    spans = narrow_span(points)
+    if spans is None:
+        return
+    # Imported here: only a doubtful grid needs the law's Jacobian.
+    from orchestrator.designs.preview import expected_sd
+
+    per_token = [flops_per_token_near(budget, facts, point.params) for point in points]
+    sd = expected_sd(points, per_token, target_flops=budget.target.flops)
+    line = (
+        f"the grid spans {spans[0]:.3g}x in N and {spans[1]:.3g}x in D, under {LEAST_SPAN:g}x: the "
+        f"95 % range of D/N it can give is expected to be {math.exp(min(3.92 * sd, 99)):.3g}-fold "
+        f"(sd of ln(D/N) {sd:.2g})"
+    )
+    if design.allow_narrow:
+        notes.add(line)
+        return
+    raise BadInput(
+        Fault(
+            code="SWP-1204",
+            rule=line,
+            place="design",
+            remedy="widen design.sizes and design.tokens_per_parameter, use `kind: adaptive` or "
+            "`isoflop`, or say `allow_narrow: true`",
+        )
+    )
+
+
+def _least_ceiling(budget: Budget, facts: DataFacts, hardware: Hardware, ceiling: float) -> float:
+    """The smallest budget, to 2 %, all of whose levels have enough sizes, FLOPs."""
+    low, high = ceiling, largest_ceiling(budget, facts)
+    while high / low > 1.02:
+        middle = math.sqrt(low * high)
+        levels = plan_levels(budget, facts, hardware, (), middle, Notes())
+        enough = all(_sizes(level) >= MIN_SIZES for level in levels if level.even)
+        low, high = (low, middle) if enough else (middle, high)
+    return high * 1.02  # printed with three digits: never rounded below what works
+
+
+def _sizes(level: Level) -> int:
+    return len({trial.config.shape for trial in level.trials})
+
+
+def _trunks_differ(trials: Sequence[Trial]) -> bool:
+    """Whether `wsd` runs of one size and seed, of different length, have nothing in common."""
+    sizes: dict[tuple[ModelShape, int], list[Trial]] = {}
+    for trial in trials:
+        if trial.config.schedule.name == "wsd":
+            sizes.setdefault((trial.config.shape, trial.config.seed), []).append(trial)
+    return any(
+        len({trial.config.trajectory_id for trial in runs}) == len(runs) > 1
+        for runs in sizes.values()
+    )
+
+
+def warn(
+    budget: Budget,
+    facts: DataFacts,
+    levels: Sequence[Level],
+    ceiling: float,
+    notes: Notes,
+) -> None:
+    """Note what a person should know before saying yes."""
+    trials = [trial for level in levels for trial in level.trials]
+    few = sum(trial.config.steps < FEW_STEPS for trial in trials)
+    if few:
+        notes.add(
+            f"{few} of {len(trials)} trials have fewer than {FEW_STEPS} steps: smaller "
+            "training.batch_tokens give more"
+        )
+    if _trunks_differ(trials):
+        notes.add(
+            "runs of one size share no trunk, because their warmup, batch or learning rate depends "
+            "on D: give training.warmup_steps and a batch and rate that do not"
+        )
+    worst = max((trial.epochs for trial in trials), default=0.0)
+    if worst > 1:
+        repeated = sum(trial.epochs > 1 for trial in trials)
+        serious = " More than 4 epochs bend the law." if worst > MANY_EPOCHS else ""
+        notes.add(
+            f"the corpus has {format_count(facts.train_tokens)} training tokens; "
+            f"{repeated} of {len(trials)} trials read it more than once (at most {worst:.1f} "
+            f"epochs).{serious}"
+        )
+    clamped = sum("learning rate clamped" in trial.notes for trial in trials)
+    if clamped:
+        notes.add(f"the learning-rate rule is clamped at its bounds in {clamped} trials")
+    if isinstance(budget.design, IsoflopDesign) and len(levels) < 3:
+        notes.add(
+            f"{len(levels)} level(s) cannot show how the ratio changes with compute: use 3 or more"
+        )
+    cost = sum(trial.cost_flops for trial in trials)
+    if cost > ceiling:
+        notes.add(
+            f"the plan costs {format_flops(cost)} FLOPs, more than the budget of "
+            f"{format_flops(ceiling)}: the last trials will not be started"
+        )
+    asked = int(budget.data.validation_tokens)
+    if asked > facts.validation_tokens:
+        notes.add(
+            f"only {format_count(facts.validation_tokens)} held-out tokens exist of the "
+            f"{format_count(asked)} asked for"
+        )

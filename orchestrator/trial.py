@@ -1,0 +1,254 @@
+"""One planned training run: a point of a design as a real shape, whole steps, rules and cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.budget import Budget
+from orchestrator.designs.base import Point, Round
+from orchestrator.lattice import nearest_shape
+from orchestrator.throughput import Throughput
+from orchestrator.units import format_count, format_flops
+from trainer.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
+from trainer.flops import training_flops_per_token
+from trainer.recipe import RuleValue, batch_tokens, learning_rate
+from trainer.shapes import ModelShape, ParameterCounts, count_parameters
+
+if TYPE_CHECKING:
+    from trainer.data.facts import DataFacts
+
+FEW_STEPS = 1000
+"""Fewer steps than this are flagged: warmup and schedule are then a visible part of the loss."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """What trials run on, as far as a plan needs it."""
+
+    slots: int
+    """Trials at a time."""
+    throughput: Throughput
+    """Speed of one slot."""
+    precision: Precision
+    """Arithmetic that `precision: auto` means here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One planned training run."""
+
+    level: int
+    """Level, from 1."""
+    label: str
+    """Readable name; facts are never read from it."""
+    flops_target: float
+    """Compute of the level, FLOPs."""
+    config: TrainConfig
+    """What will be trained."""
+    counts: ParameterCounts
+    """Its parameters by component."""
+    flops: float
+    """Training FLOPs, exact count."""
+    evaluation_flops: float
+    """FLOPs of the held-out evaluation."""
+    learning_rate_source: str
+    """Where the learning rate comes from."""
+    estimated_s: float
+    """Expected duration, seconds."""
+    memory_bytes: float
+    """Expected memory of weights, gradients, optimiser and activations."""
+    epochs: float
+    """Passes over the training tokens."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about this trial."""
+    why: str = ""
+    """Why the design asks for it; empty when the round's reason says it all."""
+
+    @property
+    def trial_id(self) -> str:
+        """Identity: the hash of everything that can change the loss."""
+        return self.config.trial_id
+
+    @property
+    def tokens_per_parameter(self) -> float:
+        """D/N with N = matmul parameters."""
+        return self.config.tokens / self.counts.matmul
+
+    @property
+    def cost_flops(self) -> float:
+        """What the trial charges when nothing goes wrong: training and evaluation."""
+        return self.flops + self.evaluation_flops
+
+
+@dataclass(slots=True)
+class Notes:
+    """Warnings of a plan under construction, each once, in order."""
+
+    lines: dict[str, None] = field(default_factory=dict)
+
+    def add(self, line: str) -> None:
+        """Keep a line, unless it is there already."""
+        self.lines.setdefault(line)
+
+
+def plan_trial(
+    budget: Budget,
+    facts: DataFacts,
+    hardware: Hardware,
+    asked: Round,
+    point: Point,
+    shape: ModelShape,
+    seed: int,
+    notes: Notes,
+) -> Trial | None:
+    """A point as a trial; None, with a note, when it would have too few steps."""
+    training = budget.training
+    counts = count_parameters(shape)
+    per_token = training_flops_per_token(shape)
+    if point.flops is not None:
+        wanted_tokens, flops_target = point.flops / per_token.total, point.flops
+    else:
+        scale = counts.matmul / point.params if point.keep_ratio else 1.0
+        wanted_tokens = float(point.tokens or 0.0) * scale
+        flops_target = wanted_tokens * per_token.total
+    sequences = _batch_sequences(budget, counts, wanted_tokens, flops_target)
+    step_tokens = sequences * shape.context
+    # Rounded down: a level is a ceiling, and every trial of it stays within one step of it.
+    steps = int(wanted_tokens * (1 + 1e-12) // step_tokens)
+    size = f"N = {format_count(counts.matmul)} at {format_flops(flops_target)} FLOPs"
+    if steps < training.min_steps:
+        notes.add(
+            f"{size} is left out: {steps} steps of {step_tokens} tokens, under "
+            f"training.min_steps = {training.min_steps}"
+        )
+        return None
+    tokens = steps * step_tokens
+    flops = per_token.total * tokens
+    rate = _learning_rate(budget, counts, tokens, step_tokens, flops)
+    warmup = training.warmup_steps
+    if warmup is None:
+        warmup = round(training.warmup_fraction * steps)
+    cooldown = round(training.cooldown_fraction * steps) if training.schedule == "wsd" else 0
+    config = TrainConfig(
+        shape=shape,
+        data_digest=facts.digest or "",
+        steps=steps,
+        batch_sequences=sequences,
+        validation_tokens=validation_tokens(budget, facts),
+        seed=seed,
+        optimizer=OptimizerConfig(
+            learning_rate=rate.value,
+            beta1=training.beta1,
+            beta2=training.beta2,
+            weight_decay=training.weight_decay,
+            clip_norm=training.clip_norm,
+        ),
+        schedule=ScheduleConfig(
+            name=training.schedule, warmup_steps=warmup, cooldown_steps=cooldown
+        ),
+        precision=hardware.precision if training.precision == "auto" else training.precision,
+    )
+    epochs = tokens / facts.train_tokens
+    remarks = []
+    if steps < FEW_STEPS:
+        remarks.append(f"only {steps} steps")
+    if epochs > 1:
+        remarks.append(f"{epochs:.1f} epochs")
+    if rate.clamped:
+        remarks.append("learning rate clamped")
+    step_s = hardware.throughput.step_s(
+        n_layer=shape.n_layer, flops_per_step=per_token.total * step_tokens
+    )
+    evaluation_tokens = config.validation_tokens
+    seed_mark = f" · seed {seed}" if len(training.seeds) > 1 or point.replicate else ""
+    return Trial(
+        level=asked.number,
+        label=f"L{asked.number} · {format_count(counts.matmul)} · "
+        f"{format_count(tokens / counts.matmul)} tok/param" + seed_mark,
+        flops_target=flops_target,
+        config=config,
+        counts=counts,
+        flops=flops,
+        evaluation_flops=per_token.forward * evaluation_tokens,
+        learning_rate_source=rate.source,
+        estimated_s=steps * step_s + evaluation_tokens / step_tokens * step_s / 3,
+        memory_bytes=_memory_bytes(shape, counts, sequences),
+        epochs=epochs,
+        notes=tuple(remarks),
+        why=point.reason,
+    )
+
+
+def _batch_sequences(budget: Budget, counts: ParameterCounts, tokens: float, flops: float) -> int:
+    context = budget.model.context
+    asked = budget.training.batch_tokens
+    if asked != "auto":
+        return max(1, round(asked / context))
+    rule = batch_tokens("steplaw", params=counts.body, tokens=tokens, flops=flops, context=context)
+    return max(1, round(min(rule.value, tokens / (2 * FEW_STEPS)) / context))
+
+
+def _learning_rate(
+    budget: Budget, counts: ParameterCounts, tokens: int, step_tokens: int, flops: float
+) -> RuleValue:
+    asked = budget.training.learning_rate
+    if not isinstance(asked, str):
+        return RuleValue(value=asked, clamped=False, source="the budget's number")
+    params = counts.body if asked == "steplaw" else counts.matmul
+    return learning_rate(asked, params=params, tokens=tokens, batch_tokens=step_tokens, flops=flops)
+
+
+def validation_tokens(budget: Budget, facts: DataFacts) -> int:
+    """Held-out tokens of every trial: what was asked, or all there are, in whole sequences."""
+    context = budget.model.context
+    available = min(int(budget.data.validation_tokens), facts.validation_tokens - 1)
+    return max(context, available // context * context)
+
+
+def _memory_bytes(shape: ModelShape, counts: ParameterCounts, sequences: int) -> float:
+    """Weights, gradients and two moments in fp32, and the activations one backward pass keeps.
+
+    A rough upper estimate: per token and layer about 16 widths and 3 feed-forward widths, one
+    score per head and position, and one row of logits.
+    """
+    tokens = sequences * shape.context
+    per_layer = 16 * shape.d_model + 3 * shape.d_ff + shape.n_head * shape.context
+    return 16.0 * counts.total + 4.0 * tokens * (shape.n_layer * per_layer + 2 * shape.vocab_size)
+
+
+def flops_per_token_near(budget: Budget, facts: DataFacts, params: float) -> float:
+    """Training FLOPs per token of a model with about `params` matmul parameters."""
+    shape = nearest_shape(budget.model, facts.vocab_size, params)
+    if shape is None:
+        return 6.0 * params
+    per_token = training_flops_per_token(shape).total
+    return per_token * params / count_parameters(shape).matmul
+
+
+def trial_record(trial: Trial) -> Mapping[str, Any]:
+    """A trial as plain values, for `plan.json`."""
+    return {
+        "trial_id": trial.trial_id if trial.config.data_digest else None,
+        "label": trial.label,
+        "params": {
+            name: getattr(trial.counts, name)
+            for name in ("total", "body", "embedding", "head", "matmul", "active")
+        },
+        "shape": dataclasses.asdict(trial.config.shape),
+        "tokens": trial.config.tokens,
+        "tokens_per_parameter": trial.tokens_per_parameter,
+        "flops": trial.flops,
+        "learning_rate": trial.config.optimizer.learning_rate,
+        "learning_rate_source": trial.learning_rate_source,
+        "batch_tokens": trial.config.batch_tokens,
+        "steps": trial.config.steps,
+        "seed": trial.config.seed,
+        "epochs": trial.epochs,
+        "estimated_s": trial.estimated_s,
+        "memory_bytes": trial.memory_bytes,
+        "notes": list(trial.notes),
+        **({"why": trial.why} if trial.why else {}),
+    }
