@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from orchestrator.budget import changed_keys
 from orchestrator.collect import progress
 from orchestrator.designs.base import Designer
 from orchestrator.display import Display, Running
-from orchestrator.errors import Exit, Fault, StateRefused
+from orchestrator.errors import Exit
 from orchestrator.executors.base import (
     STOP_FILE,
     Executor,
@@ -35,14 +30,17 @@ from orchestrator.executors.base import (
     Started,
 )
 from orchestrator.hardware import gpus_per_trial, remember
-from orchestrator.journal import Journal, write_atomic
+from orchestrator.journal import Journal
+from orchestrator.opening import open_sweep
 from orchestrator.outcome import FULL_ANSWER, Answer, fit_losses, write_losses, write_outcome
 from orchestrator.rounds import design_of, plan_round
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, LevelState, SweepState, TrialState, TrialStatus
-from orchestrator.tracking import BackgroundProjection, metric_lines
+from orchestrator.stopping import Stop
+from orchestrator.tracking import BackgroundProjection
+from orchestrator.trial_files import paid_elsewhere, progress_of, steps_executed
 from trainer.config import RunOptions
-from trainer.result import RunResult, RunStatus
+from trainer.result import RunResult
 
 POLL_S = 0.25
 """How long the loop waits for an event before it redraws."""
@@ -72,45 +70,6 @@ class Outcome:
     """The tracker's last error; empty when everything is in MLflow."""
 
 
-class Stop:
-    """A wish to end, by a signal or by `sweep stop`: asked once, checkpoint and go; twice, go."""
-
-    def __init__(self, stop_file: Path) -> None:
-        self._file = stop_file
-        self.signal: int | None = None
-        self.at = 0.0
-
-    @property
-    def asked(self) -> bool:
-        """Whether the sweep should end; `sweep stop` asks by putting the file there."""
-        if self.signal is None and self._file.exists():
-            self.signal, self.at = signal.SIGINT, time.monotonic()
-        return self.signal is not None
-
-    def ask(self, number: int, _frame: FrameType | None = None) -> None:
-        """Take a signal; the second one ends the process at once."""
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal, self.at = number, time.monotonic()
-        self._file.touch()
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Take over SIGINT, SIGTERM and SIGHUP while the context lasts."""
-        self._file.unlink(missing_ok=True)
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self.ask) for number in numbers}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self._file.unlink(missing_ok=True)
-
-
 def run_sweep(
     setting: Setting,
     *,
@@ -134,7 +93,7 @@ def run_sweep(
     """
     setting.sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with Journal(setting.sweep_dir) as journal:
-        _open(setting, journal)
+        open_sweep(setting, journal)
         sweep = _Sweep(setting, journal, make_executor, tracker, display, answer)
         return sweep.run()
 
@@ -340,14 +299,14 @@ class _Sweep:
             EventKind.TRIAL_ABANDONED,
             trial_id=trial_id,
             reason=f"{reason} ({trial.losses_of_workers} times)",
-            steps_executed=_steps_executed(self._folder(trial_id)),
+            steps_executed=steps_executed(self._folder(trial_id)),
         )
         self._trained += 1
         self._display.trial_over(self._state.trials[trial_id], self._state)
 
     def _take_over(self, trial_id: str) -> bool:
         """Use the result of a run that another sweep has already paid for."""
-        found = _paid_elsewhere(self._setting.outputs, self._setting.sweep_dir, trial_id)
+        found = paid_elsewhere(self._setting.outputs, self._setting.sweep_dir, trial_id)
         if found is None:
             return False
         source, result = found
@@ -400,7 +359,7 @@ class _Sweep:
     def _running(self) -> dict[str, Running]:
         """Trials under way with their latest measurements, read from their files."""
         return {
-            trial_id: _progress(self._setting.sweep_dir, trial_id)
+            trial_id: progress_of(self._setting.sweep_dir, trial_id)
             for trial_id in self._in_flight
             if self._state.trials[trial_id].status is TrialStatus.RUNNING
         }
@@ -494,51 +453,6 @@ class _Sweep:
         return self._setting.sweep_dir / "trials" / trial_id
 
 
-def _open(setting: Setting, journal: Journal) -> None:
-    """Begin a sweep, or check that this is the sweep that was begun."""
-    opened = journal.state.opened
-    budget, data = setting.budget, setting.data
-    if opened is None:
-        write_atomic(setting.sweep_dir / "budget.yaml", setting.budget_text)
-        write_atomic(
-            setting.sweep_dir / "plan.json", json.dumps(setting.plan.to_dict(), indent=2) + "\n"
-        )
-        journal.append(
-            EventKind.SWEEP_OPENED,
-            sweep_id=uuid.uuid4().hex,
-            name=budget.name,
-            base=str(setting.base),
-            budget_flops=setting.plan.budget_flops,
-            target_flops=setting.plan.target_flops,
-            budget_digest=budget.digest,
-            science=budget.science(),
-            data=data.record,
-        )
-        return
-    if opened["budget_digest"] != budget.digest:
-        changes = changed_keys(opened["science"], budget.science())
-        raise StateRefused(
-            Fault(
-                code="SWP-5004",
-                rule="a sweep goes on with the budget it began with; changed: "
-                + "; ".join(changes),
-                place=str(setting.sweep_dir),
-                remedy="give the new budget another `name` (finished trials are taken over), or "
-                f"run the kept one: {setting.sweep_dir / 'budget.yaml'}",
-            )
-        )
-    if opened["data"]["digest"] != data.record["digest"]:
-        raise StateRefused(
-            Fault(
-                code="SWP-5005",
-                rule="a sweep goes on with the tokens it began with; the corpus, the tokenizer or "
-                f"the split gave {opened['data']['digest'][:12]}, now {data.record['digest'][:12]}",
-                place=data.record["source"],
-                remedy="restore the files, or give the budget another `name`",
-            )
-        )
-
-
 def _exit_code(state: SweepState, fit: Mapping[str, Any]) -> Exit:
     counts = state.counts
     if counts["unaffordable"]:
@@ -562,31 +476,3 @@ def _summary(fit: Mapping[str, Any]) -> dict[str, Any]:
 
 def _record(result: RunResult) -> dict[str, Any]:
     return dict(json.loads(result.to_json()))
-
-
-def _progress(sweep_dir: Path, trial_id: str) -> Running:
-    last: dict[str, Any] = {}
-    for line in metric_lines(sweep_dir, trial_id):
-        last = line
-    return Running(
-        step=last.get("step", 0),
-        loss=last.get("loss"),
-        tokens_per_s=last.get("tokens_per_s") or 0.0,
-    )
-
-
-def _steps_executed(folder: Path) -> int:
-    path = folder / "attempts.json"
-    return int(json.loads(path.read_text())["steps_executed"]) if path.exists() else 0
-
-
-def _paid_elsewhere(outputs: Path, sweep_dir: Path, trial_id: str) -> tuple[Path, RunResult] | None:
-    """Another sweep's folder, and the completed result that it holds for a trial."""
-    for path in sorted(outputs.glob(f"*/trials/{trial_id}/result.json")):
-        source = path.parents[2]
-        if os.path.samefile(source, sweep_dir):
-            continue
-        result = RunResult.from_json(path.read_text())
-        if result.status is RunStatus.COMPLETED and result.trial_id == trial_id:
-            return source, result
-    return None

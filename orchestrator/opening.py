@@ -1,0 +1,61 @@
+"""The first event of a sweep's journal, and the check that a later run means the same sweep."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from orchestrator.budget import changed_keys
+from orchestrator.errors import Fault, StateRefused
+from orchestrator.journal import Journal, write_atomic
+from orchestrator.setting import Setting
+from orchestrator.state import EventKind
+
+
+def open_sweep(setting: Setting, journal: Journal) -> None:
+    """Begin a sweep, or check that this is the sweep that was begun.
+
+    Raises:
+        StateRefused: when the budget or the tokens are not those that it began with.
+    """
+    opened = journal.state.opened
+    budget, data = setting.budget, setting.data
+    if opened is None:
+        write_atomic(setting.sweep_dir / "budget.yaml", setting.budget_text)
+        write_atomic(
+            setting.sweep_dir / "plan.json", json.dumps(setting.plan.to_dict(), indent=2) + "\n"
+        )
+        journal.append(
+            EventKind.SWEEP_OPENED,
+            sweep_id=uuid.uuid4().hex,
+            name=budget.name,
+            base=str(setting.base),
+            budget_flops=setting.plan.budget_flops,
+            target_flops=setting.plan.target_flops,
+            budget_digest=budget.digest,
+            science=budget.science(),
+            data=data.record,
+        )
+        return
+    if opened["budget_digest"] != budget.digest:
+        changes = changed_keys(opened["science"], budget.science())
+        raise StateRefused(
+            Fault(
+                code="SWP-5004",
+                rule="a sweep goes on with the budget it began with; changed: "
+                + "; ".join(changes),
+                place=str(setting.sweep_dir),
+                remedy="give the new budget another `name` (finished trials are taken over), or "
+                f"go on with the kept one: sweep resume {budget.name}",
+            )
+        )
+    if opened["data"]["digest"] != data.record["digest"]:
+        raise StateRefused(
+            Fault(
+                code="SWP-5005",
+                rule="a sweep goes on with the tokens it began with; the corpus, the tokenizer or "
+                f"the split gave {opened['data']['digest'][:12]}, now {data.record['digest'][:12]}",
+                place=data.record["source"],
+                remedy="restore the files, or give the budget another `name`",
+            )
+        )

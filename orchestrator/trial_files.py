@@ -1,0 +1,42 @@
+"""What the files of trials say: how far one is, what it cost, whether another sweep paid for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from orchestrator.display import Running
+from orchestrator.tracking import metric_lines
+from trainer.result import RunResult, RunStatus
+
+
+def progress_of(sweep_dir: Path, trial_id: str) -> Running:
+    """Latest measurements of a running trial."""
+    last: dict[str, Any] = {}
+    for line in metric_lines(sweep_dir, trial_id):
+        last = line
+    return Running(
+        step=last.get("step", 0),
+        loss=last.get("loss"),
+        tokens_per_s=last.get("tokens_per_s") or 0.0,
+    )
+
+
+def steps_executed(folder: Path) -> int:
+    """Optimiser steps that a trial has executed over all attempts, as far as it could say."""
+    path = folder / "attempts.json"
+    return int(json.loads(path.read_text())["steps_executed"]) if path.exists() else 0
+
+
+def paid_elsewhere(outputs: Path, sweep_dir: Path, trial_id: str) -> tuple[Path, RunResult] | None:
+    """Another sweep's folder, and the completed result that it holds for a trial."""
+    for path in sorted(outputs.glob(f"*/trials/{trial_id}/result.json")):
+        source = path.parents[2]
+        if os.path.samefile(source, sweep_dir):
+            continue
+        result = RunResult.from_json(path.read_text())
+        if result.status is RunStatus.COMPLETED and result.trial_id == trial_id:
+            return source, result
+    return None
