@@ -280,6 +280,9 @@ def _apply(state: SweepState, event: Event) -> SweepState:
         case EventKind.SWEEP_FITTED:
             return dataclasses.replace(state, fit=data)
         case EventKind.SWEEP_INTERRUPTED:
+            for trial in state.trials.values():
+                if trial.status is TrialStatus.RUNNING:
+                    state = _with(state, trial, status=TrialStatus.PLANNED)
             return state
         case EventKind.SWEEP_FINISHED:
             return dataclasses.replace(state, finished=True)

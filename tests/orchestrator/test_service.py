@@ -275,6 +275,7 @@ def test_a_first_interrupt_stops_cleanly_and_the_next_run_goes_on(
     assert outcome.exit_code is Exit.INTERRUPTED
     assert outcome.fit is None
     assert outcome.state.counts["completed"] == 6
+    assert outcome.state.counts["running"] == 0
     assert not (setting.sweep_dir / "stop").exists()
     again = run(setting, type(fake_executor)())
     assert again.state.counts["completed"] == 15
