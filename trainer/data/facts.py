@@ -99,7 +99,8 @@ def _split_bytes(source: DataSource, corpus: Corpus) -> tuple[int, int] | None:
         return round(train * (1 - fraction)), round(train * fraction)
     if source.corpus_kind != "local" or (corpus.size_bytes or 0) <= READ_THROUGH_BYTES:
         return None
-    from trainer.data.files import FileCorpus, expanded_bytes
+    from trainer.data.files import FileCorpus
+    from trainer.data.rows import expanded_bytes
 
     assert isinstance(corpus, FileCorpus)
     column = source.text_column

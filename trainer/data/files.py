@@ -7,27 +7,20 @@ single file has validation text from all over it; with more, whole files are.
 
 from __future__ import annotations
 
-import bz2
-import codecs
 import functools
 import glob
-import gzip
 import hashlib
 import json
-import lzma
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
 
-from trainer.data.documents import Document, check_utf8, held_out_member, is_held_out
+from trainer.data.documents import Document, held_out_member, is_held_out
 from trainer.data.errors import DataError, did_you_mean
 from trainer.data.overlap import MAX_SHARED_LINES, MAX_SHARED_ROWS, shared_fraction
+from trainer.data.rows import json_rows, parquet_rows
 from trainer.data.source import DataSource
-
-FileKind = Literal["text", "jsonl", "parquet"]
+from trainer.data.streams import kind_of, parts, stripped_lines
 
 WHOLE_FILES = 200
 """From this many text files on, a file is held out whole: then 5 % of them are at least ten."""
@@ -35,24 +28,6 @@ PART_BYTES = (512, 1 << 16)
 """Least and greatest size of a part of a text file."""
 PARTS = 200
 """Parts a small text corpus is cut into, within `PART_BYTES`."""
-READ_BYTES = 1 << 20
-"""Bytes read at once."""
-
-_COMPRESSION = {".gz": "gzip", ".xz": "xz", ".bz2": "bzip2", ".zst": "zstd"}
-_ROW_KINDS: dict[str, FileKind] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-}
-_MAGIC = (
-    (b"\x1f\x8b", "gzip", ".gz"),
-    (b"\xfd7zXZ\x00", "xz", ".xz"),
-    (b"BZh", "bzip2", ".bz2"),
-    (b"\x28\xb5\x2f\xfd", "zstd", ".zst"),
-    (b"PAR1", "Parquet", ".parquet"),
-    (b"PK\x03\x04", "zip", ""),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,10 +147,10 @@ class FileCorpus:
         """Documents or parts of one file."""
         kind = kind_of(path)
         if kind == "jsonl":
-            return _json_rows(path, column=self.text_column)
+            return json_rows(path, column=self.text_column)
         if kind == "parquet":
-            return _parquet_rows(path, column=self.text_column)
-        return _lines(path) if self.lines else _parts(path, part_bytes=part_bytes)
+            return parquet_rows(path, column=self.text_column)
+        return stripped_lines(path) if self.lines else parts(path, part_bytes=part_bytes)
 
     def _continues(self, path: Path) -> bool:
         """Whether pieces of a file continue each other."""
@@ -308,14 +283,6 @@ def _check_files_differ(train: tuple[Path, ...], validation: tuple[Path, ...]) -
                 )
 
 
-def kind_of(path: Path) -> FileKind:
-    """Kind of a file by its name, an ending of compression left aside."""
-    name = path.name.lower()
-    for ending in _COMPRESSION:
-        name = name.removesuffix(ending)
-    return _ROW_KINDS.get(Path(name).suffix, "text")
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file; kept for this process as long as the file is not touched."""
     status = path.stat()
@@ -326,318 +293,3 @@ def file_sha256(path: Path) -> str:
 def _file_sha256(path: Path, size: int, modified_ns: int, changed_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn what a reader raises on a broken file into an error that names it."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(
-            "file-unreadable",
-            str(path),
-            f"the file must be readable as its ending says; got {type(error).__name__}: {error}",
-            "Check that it is whole, that you may read it, and that its ending is right",
-        ) from error
-
-
-def _open(path: Path) -> BinaryIO:
-    """Open a file for reading, decompressed as its ending says."""
-    ending = path.suffix.lower()
-    if ending == ".gz":
-        return cast("BinaryIO", gzip.open(path, "rb"))
-    if ending == ".xz":
-        return cast("BinaryIO", lzma.open(path, "rb"))
-    if ending == ".bz2":
-        return cast("BinaryIO", bz2.open(path, "rb"))
-    if ending == ".zst":
-        import pyarrow
-
-        # pyarrow closes the file below when the stream above it is closed.
-        stream = pyarrow.input_stream(str(path), compression="zstd")
-        return cast("BinaryIO", stream)
-    return path.open("rb")
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    """Content of a text file in chunks, decompressed.
-
-    Raises:
-        DataError: `file-type` when the content is packed and the ending does not say so,
-            `file-unreadable` when it cannot be read.
-    """
-    with _naming(path), closing(_open(path)) as file:
-        first = True
-        while chunk := file.read(READ_BYTES):
-            if first:
-                _check_not_packed(path, chunk)
-                first = False
-            yield chunk
-
-
-def _check_not_packed(path: Path, head: bytes) -> None:
-    """Refuse compressed or columnar content under a text file's name."""
-    for magic, name, ending in _MAGIC:
-        if head.startswith(magic):
-            remedy = f"Name it {path.name}{ending}" if ending else "Unpack it"
-            raise DataError(
-                "file-type",
-                str(path),
-                f"its name says {kind_of(path)}, its content is {name}",
-                remedy,
-            )
-
-
-def _parts(path: Path, *, part_bytes: int) -> Iterator[bytes]:
-    """Cut running text into parts of at most `part_bytes`; a byte-order mark is left out.
-
-    A part ends before the white space around its last line end, where byte-level BPE cuts too, so
-    encoding part by part gives the tokens of the whole; without a line end it ends anywhere
-    between two characters.
-    """
-    rest = b""
-    offset = 0
-    for chunk in _chunks(path):
-        rest += chunk
-        start = 0
-        if offset == 0 and rest.startswith(codecs.BOM_UTF8):
-            start = offset = len(codecs.BOM_UTF8)
-        while len(rest) - start > part_bytes:
-            end = start + _cut(rest[start : start + part_bytes])
-            yield _checked(rest[start:end], path, offset)
-            offset += end - start
-            start = end
-        rest = rest[start:]
-    if rest:
-        yield _checked(rest, path, offset)
-
-
-def _checked(data: bytes, path: Path, offset: int) -> bytes:
-    check_utf8(data, place=str(path), offset=offset)
-    return data
-
-
-def _cut(window: bytes) -> int:
-    """Where the next part ends in a window of bytes: at least 1, at most its length."""
-    newline = window.rfind(b"\n")
-    end = len(window[: max(newline, 0)].rstrip())
-    if end > 0:
-        return end
-    end = len(window)
-    # Step back from inside a character of several bytes (at most three continuation bytes).
-    for back in range(1, min(4, end)):
-        lead = window[end - back]
-        if lead & 0xC0 == 0x80:
-            continue
-        return end - back if lead >= 0xC0 and end > back else end
-    return end
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Stripped, non-empty lines of a text file."""
-    for _, offset, line in _raw_lines(path):
-        check_utf8(line, place=str(path), offset=offset)
-        stripped = line.decode("utf-8").strip()
-        if stripped:
-            yield stripped.encode("utf-8")
-
-
-def _raw_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Number (from 1), byte offset and bytes of each line, without its line end."""
-    rest = b""
-    number = offset = 0
-    for chunk in _chunks(path):
-        rest += chunk
-        if offset == 0 and rest.startswith(codecs.BOM_UTF8):
-            rest, offset = rest.removeprefix(codecs.BOM_UTF8), len(codecs.BOM_UTF8)
-        lines = rest.split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            number += 1
-            yield number, offset, line
-            offset += len(line) + 1
-    if rest:
-        yield number + 1, offset, rest
-
-
-def _json_rows(path: Path, *, column: str) -> Iterator[bytes]:
-    """Text of each row of a file of JSON lines.
-
-    Raises:
-        DataError: `file-type` when a line is no JSON object, `column-missing` without the column,
-            `not-utf8`.
-    """
-    for number, offset, line in _raw_lines(path):
-        place = f"{path}, line {number}"
-        check_utf8(line, place=str(path), offset=offset)
-        if not line.strip():
-            continue
-        try:
-            row: Any = json.loads(line)
-        except ValueError as error:
-            raise DataError(
-                "file-type",
-                place,
-                f"each line must be a JSON object; got {error}",
-                "Write one JSON object per line, or give the file another ending",
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(
-                "file-type",
-                place,
-                f"each line must be a JSON object; got {type(row).__name__}",
-                "Write one JSON object per line",
-            )
-        if column not in row:
-            raise column_missing(place, column, list(row))
-        yield text_of(row[column], place=place, column=column)
-
-
-def _parquet_rows(path: Path, *, column: str) -> Iterator[bytes]:
-    """Text of each row of a Parquet file; only the text column is read, nothing is unpickled.
-
-    Raises:
-        DataError: `file-unreadable` for a broken file, `column-missing`, `column-type`.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    with _naming(path):
-        try:
-            file = pyarrow.parquet.ParquetFile(path)
-        except pyarrow.ArrowException as error:
-            raise _broken_parquet(path, error) from error
-        with file:
-            schema = file.schema_arrow
-            if column not in schema.names:
-                raise column_missing(str(path), column, schema.names)
-            kind = schema.field(column).type
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                raise DataError(
-                    "column-type",
-                    str(path),
-                    f"the column {column!r} must hold strings; it holds {kind}",
-                    "Name another text_column, or convert the column",
-                )
-            batches = file.iter_batches(batch_size=1024, columns=[column])
-            row = 0
-            while True:
-                try:
-                    batch = next(batches, None)
-                except pyarrow.ArrowException as error:
-                    raise _broken_parquet(path, error) from error
-                if batch is None:
-                    return
-                for value in batch.column(0).to_pylist():
-                    row += 1
-                    yield text_of(value, place=f"{path}, row {row}", column=column)
-
-
-def _broken_parquet(path: Path, error: Exception) -> DataError:
-    return DataError(
-        "file-unreadable",
-        str(path),
-        f"the file must be Parquet, as its ending says; got {type(error).__name__}: {error}",
-        "Check that the file is whole and that its ending is right",
-    )
-
-
-def column_missing(place: str, column: str, columns: list[str]) -> DataError:
-    """Error for rows without the text column; lists the columns there are."""
-    listed = ", ".join(columns) if columns else "none"
-    return DataError(
-        "column-missing",
-        place,
-        f"the text column {column!r} must be among the columns ({listed})"
-        + did_you_mean(column, columns, cutoff=0.5),
-        f"Set text_column to one of: {listed}",
-    )
-
-
-def text_of(value: object, *, place: str, column: str) -> bytes:
-    """UTF-8 bytes of one row's text.
-
-    Raises:
-        DataError: `column-type` when it is no string, `not-utf8` when it holds a lone surrogate.
-    """
-    if not isinstance(value, str):
-        raise DataError(
-            "column-type",
-            place,
-            f"the column {column!r} must hold strings; got {type(value).__name__}",
-            "Name another text_column, or drop the rows without text",
-        )
-    try:
-        return value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            "not-utf8",
-            place,
-            f"text must be Unicode; character {error.start} is half of a surrogate pair",
-            "Repair the text where it was written",
-        ) from error
-
-
-def expanded_bytes(paths: Iterable[Path], *, column: str) -> int:
-    """Estimate the bytes of text in files, from the head of the largest of each ending."""
-    groups: dict[str, list[Path]] = {}
-    for path in paths:
-        groups.setdefault("".join(path.suffixes[-2:]).lower(), []).append(path)
-    total = 0.0
-    for files in groups.values():
-        size = sum(path.stat().st_size for path in files)
-        largest = max(files, key=lambda path: path.stat().st_size)
-        total += size * _expansion(largest, column=column)
-    return int(total)
-
-
-def _expansion(path: Path, *, column: str) -> float:
-    """Bytes of text per byte on disk, from the first MiB (Parquet: from its metadata)."""
-    size = max(1, path.stat().st_size)
-    if kind_of(path) == "parquet":
-        return _parquet_column_bytes(path, column=column) / size
-    with _naming(path):
-        with path.open("rb") as raw:
-            head = raw.read(READ_BYTES)
-        content = _decompress_head(head, path.suffix.lower())
-    expansion = len(content) / max(1, len(head))
-    if kind_of(path) == "jsonl":
-        # The last line of the head may be cut.
-        lines = content.split(b"\n")[:-1] or [content]
-        rows = [json.loads(line) for line in lines if line.strip()]
-        text = sum(len(row[column].encode()) for row in rows if column in row)
-        expansion *= text / max(1, sum(len(line) + 1 for line in lines))
-    return expansion
-
-
-def _parquet_column_bytes(path: Path, *, column: str) -> int:
-    """Uncompressed bytes of one column, from the file's metadata."""
-    import pyarrow
-    import pyarrow.parquet
-
-    with _naming(path):
-        try:
-            metadata = pyarrow.parquet.read_metadata(path)
-        except pyarrow.ArrowException as error:
-            raise _broken_parquet(path, error) from error
-    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    if column not in names:
-        raise column_missing(str(path), column, names)
-    index = names.index(column)
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    return sum(group.column(index).total_uncompressed_size for group in groups)
-
-
-def _decompress_head(head: bytes, ending: str) -> bytes:
-    """Decompress the beginning of a stream."""
-    if ending == ".gz":
-        return zlib.decompressobj(wbits=31).decompress(head)
-    if ending == ".xz":
-        return lzma.LZMADecompressor().decompress(head)
-    if ending == ".bz2":
-        return bz2.BZ2Decompressor().decompress(head)
-    if ending == ".zst":
-        # Text packs to about a third; only an estimate rests on it.
-        return head * 3
-    return head

@@ -10,8 +10,9 @@ from typing import Any
 
 from trainer.data.documents import Document, is_held_out
 from trainer.data.errors import DataError, did_you_mean
-from trainer.data.files import column_missing, open_files, text_of
+from trainer.data.files import open_files
 from trainer.data.overlap import MAX_SHARED_ROWS, shared_fraction
+from trainer.data.rows import column_missing, text_of
 from trainer.data.source import DataSource
 
 TRAIN_SPLIT = "train"

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainer.data import files
+from trainer.data import files, streams
 from trainer.data.documents import Document
 from trainer.data.errors import DataError
 from trainer.data.files import FileCorpus, open_files
+from trainer.data.rows import expanded_bytes
 from trainer.data.source import DataSource
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -189,8 +190,8 @@ def test_parts_join_to_the_text_and_are_whole_characters(
     path = tmp_path_factory.mktemp("parts") / "a.txt"
     path.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "READ_BYTES", read_bytes)
-        parts = list(files._parts(path, part_bytes=part_bytes))
+        patch.setattr(streams, "READ_BYTES", read_bytes)
+        parts = list(streams.parts(path, part_bytes=part_bytes))
     assert b"".join(parts) == text.encode()
     assert all(0 < len(part) <= part_bytes for part in parts)
     for part in parts:
@@ -199,15 +200,15 @@ def test_parts_join_to_the_text_and_are_whole_characters(
 
 def test_a_part_ends_before_the_white_space_of_a_line_end(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("abc def \n\nghi jkl", encoding="utf-8")
-    assert list(files._parts(tmp_path / "a.txt", part_bytes=12)) == [b"abc def", b" \n\nghi jkl"]
+    assert list(streams.parts(tmp_path / "a.txt", part_bytes=12)) == [b"abc def", b" \n\nghi jkl"]
 
 
 def test_parts_do_not_depend_on_how_much_is_read_at_once(
     corpus_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = list(files._parts(corpus_file, part_bytes=700))
-    monkeypatch.setattr(files, "READ_BYTES", 333)
-    assert list(files._parts(corpus_file, part_bytes=700)) == whole
+    whole = list(streams.parts(corpus_file, part_bytes=700))
+    monkeypatch.setattr(streams, "READ_BYTES", 333)
+    assert list(streams.parts(corpus_file, part_bytes=700)) == whole
 
 
 def test_fingerprint_follows_content_and_settings_not_names(tmp_path: Path) -> None:
@@ -427,14 +428,14 @@ def test_size_of_text_is_estimated_from_the_head_of_a_file(tmp_path: Path) -> No
     _write_parquet(tmp_path / "d.parquet", "text", texts, other=[row["other"] for row in rows])
 
     def estimate(name: str) -> int:
-        return files.expanded_bytes([tmp_path / name], column="text")
+        return expanded_bytes([tmp_path / name], column="text")
 
     assert estimate("a.txt.gz") == pytest.approx(len(data), rel=0.01)
     assert estimate("b.txt") == len(data)
     assert estimate("c.jsonl") == pytest.approx(14 * 5000, rel=0.02)
     assert 14 * 5000 <= estimate("d.parquet") < 40 * 5000
     with pytest.raises(DataError, match="text, other"):
-        files.expanded_bytes([tmp_path / "d.parquet"], column="body")
+        expanded_bytes([tmp_path / "d.parquet"], column="body")
 
 
 def test_description_names_the_first_files_only(tmp_path: Path) -> None:
