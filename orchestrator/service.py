@@ -6,11 +6,8 @@ does nothing.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
 import signal
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,36 +15,20 @@ from typing import Any
 
 from orchestrator.collect import progress
 from orchestrator.designs.base import Designer
-from orchestrator.display import Display, Running
+from orchestrator.display import Display
 from orchestrator.errors import Exit
-from orchestrator.executors.base import (
-    STOP_FILE,
-    Executor,
-    Finished,
-    Interrupted,
-    Job,
-    Lost,
-    Started,
-)
-from orchestrator.hardware import gpus_per_trial, remember
+from orchestrator.executors.base import STOP_FILE, Executor
+from orchestrator.hardware import remember
 from orchestrator.journal import Journal
 from orchestrator.opening import open_sweep
 from orchestrator.outcome import FULL_ANSWER, Answer, fit_losses, write_losses, write_outcome
 from orchestrator.rounds import design_of, plan_round
 from orchestrator.setting import Setting
-from orchestrator.state import EventKind, LevelState, SweepState, TrialState, TrialStatus
+from orchestrator.state import EventKind, LevelState, SweepState
 from orchestrator.stopping import Stop
 from orchestrator.tracking import BackgroundProjection
-from orchestrator.trial_files import paid_elsewhere, progress_of, steps_executed
-from trainer.config import RunOptions
-from trainer.result import RunResult
+from orchestrator.trial_runner import TrialRunner
 
-POLL_S = 0.25
-"""How long the loop waits for an event before it redraws."""
-STOP_GRACE_S = 30.0
-"""How long running trials get to write a checkpoint after a first Ctrl-C."""
-PREFIX_FOLDER = "prefixes"
-"""Training prefixes that runs of one trajectory share, across the sweeps of a folder."""
 TRACKER_GRACE_S = 60.0
 """How long the end of a sweep waits for MLflow."""
 
@@ -112,23 +93,25 @@ class _Sweep:
     ) -> None:
         self._answer = answer
         self._setting = setting
-        self._journal = journal
-        self._make_executor = make_executor
         self._tracker = tracker
         self._display = display
         self._stop = Stop(setting.sweep_dir / STOP_FILE)
-        self._executor: Executor | None = None
-        self._in_flight: dict[str, float] = {}
+        self._runner = TrialRunner(
+            setting,
+            journal,
+            make_executor=make_executor,
+            tracker=tracker,
+            display=display,
+            stop=self._stop,
+        )
+        self._append = self._runner.append
         self._unpaid: list[str] = []
         self._given_up: set[str] = set()
         self._unfitted: set[int] = set()
-        self._trained = 0
-        self._announced = False
-        self._resources = contextlib.ExitStack()
 
     @property
     def _state(self) -> SweepState:
-        return self._journal.state
+        return self._runner.state
 
     def run(self) -> Outcome:
         """Train what is left, level by level, then fit and report."""
@@ -138,7 +121,7 @@ class _Sweep:
             self._tracker.show(self._state)
             self._tracker.start()
         try:
-            with self._resources, self._stop.listening():
+            with self._runner, self._stop.listening():
                 self._all_rounds()
             if self._stop.asked:
                 return self._interrupted()
@@ -165,15 +148,15 @@ class _Sweep:
             while more and self._may_open(len(self._state.levels) + 1, design):
                 more = self._open_round(design)
             self._retry_unpaid()
-            if not self._in_flight:
+            if not self._runner.in_flight:
                 if self._unpaid:
                     self._give_up_unpaid()
                     continue
                 if not more:
                     return
-            self._watch()
+            self._runner.watch()
             self._fit_rounds_over()
-        self._watch()
+        self._runner.watch()
 
     def _may_open(self, number: int, design: Designer) -> bool:
         """Whether every round that round `number` waits for is over."""
@@ -228,13 +211,13 @@ class _Sweep:
             return
         self._display.level_opened(level, design.rounds or level.level)
         self._unfitted.add(level.level)
-        left = [t for t in left if not self._take_over(t)]
-        self._unpaid += [t for t in left if not self._dispatch(t)]
+        left = [t for t in left if not self._runner.take_over(t)]
+        self._unpaid += [t for t in left if not self._runner.dispatch(t)]
 
     def _retry_unpaid(self) -> None:
         """What did not fit beside the trials in flight may fit now that they have ended."""
-        if self._unpaid and not self._in_flight and not self._stop.asked:
-            self._unpaid = [t for t in self._unpaid if not self._dispatch(t)]
+        if self._unpaid and not self._runner.in_flight and not self._stop.asked:
+            self._unpaid = [t for t in self._unpaid if not self._runner.dispatch(t)]
 
     def _give_up_unpaid(self) -> None:
         unpaid, self._unpaid = self._unpaid, []
@@ -242,127 +225,6 @@ class _Sweep:
         self._append(EventKind.BUDGET_SPENT, trial_ids=unpaid)
         for trial_id in unpaid:
             self._display.trial_over(self._state.trials[trial_id], self._state)
-
-    def _dispatch(self, trial_id: str) -> bool:
-        """Submit a trial if what is left of the budget pays for it."""
-        assert self._state.opened is not None
-        trial = self._state.trials[trial_id]
-        committed = self._state.charged_flops + sum(self._in_flight.values())
-        if committed + trial.cost_flops > self._state.opened["budget_flops"]:
-            return False
-        if self._executor is None:
-            self._executor = self._resources.enter_context(self._make_executor())
-        self._in_flight[trial_id] = trial.cost_flops
-        self._executor.submit(self._job(trial))
-        return True
-
-    def _watch(self) -> None:
-        """Take events until a trial is over; after a stop, until all are or its grace ends."""
-        while self._in_flight and self._executor is not None:
-            event = self._executor.next_event(POLL_S)
-            match event:
-                case Started():
-                    self._append(EventKind.TRIAL_STARTED, trial_id=event.trial_id)
-                case Finished():
-                    self._finished(event.trial_id, event.result)
-                case Lost():
-                    self._lost(event.trial_id, event.reason)
-                case Interrupted():
-                    self._in_flight.pop(event.trial_id)
-                case None:
-                    pass
-            self._display.tick(self._state, self._running())
-            if self._stop.asked:
-                self._announce_stop()
-                nothing_runs = not self._running()
-                if nothing_runs or time.monotonic() - self._stop.at > STOP_GRACE_S:
-                    self._in_flight.clear()
-            elif isinstance(event, Finished | Lost | Interrupted):
-                return
-
-    def _finished(self, trial_id: str, result: RunResult) -> None:
-        self._in_flight.pop(trial_id)
-        self._append(EventKind.TRIAL_FINISHED, trial_id=trial_id, result=_record(result))
-        self._trained += 1
-        self._display.trial_over(self._state.trials[trial_id], self._state)
-
-    def _lost(self, trial_id: str, reason: str) -> None:
-        self._in_flight.pop(trial_id)
-        self._append(EventKind.TRIAL_LOST, trial_id=trial_id, reason=reason)
-        trial = self._state.trials[trial_id]
-        if self._stop.asked:
-            return
-        if trial.losses_of_workers <= self._setting.budget.run.retries and self._dispatch(trial_id):
-            self._display.note(f"{trial.label}: {reason}; going on from its last checkpoint")
-            return
-        self._append(
-            EventKind.TRIAL_ABANDONED,
-            trial_id=trial_id,
-            reason=f"{reason} ({trial.losses_of_workers} times)",
-            steps_executed=steps_executed(self._folder(trial_id)),
-        )
-        self._trained += 1
-        self._display.trial_over(self._state.trials[trial_id], self._state)
-
-    def _take_over(self, trial_id: str) -> bool:
-        """Use the result of a run that another sweep has already paid for."""
-        found = paid_elsewhere(self._setting.outputs, self._setting.sweep_dir, trial_id)
-        if found is None:
-            return False
-        source, result = found
-        folder = self._folder(trial_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "metrics.jsonl", "result.json"):
-            shutil.copy2(source / "trials" / trial_id / name, folder / name)
-        self._append(
-            EventKind.TRIAL_CACHED, trial_id=trial_id, result=_record(result), source=source.name
-        )
-        self._display.trial_over(self._state.trials[trial_id], self._state)
-        return True
-
-    def _job(self, trial: TrialState) -> Job:
-        setting, run = self._setting, self._setting.budget.run
-        gpus = gpus_per_trial(setting.budget, setting.machine)
-        branches = self._branches(trial)
-        return Job(
-            trial_id=trial.trial_id,
-            config=trial.config,
-            options=RunOptions(
-                data_dir=setting.data.folder,
-                device="cuda" if gpus > 0 else "cpu",
-                threads=max(1, int(run.cpus_per_trial)),
-                checkpoint_every_s=run.checkpoint_every,
-                prefix_dir=setting.outputs / PREFIX_FOLDER if branches else None,
-                prefix_steps=branches,
-            ),
-            out_dir=self._folder(trial.trial_id),
-            stop_file=setting.sweep_dir / STOP_FILE,
-            cpus=run.cpus_per_trial,
-            gpus=gpus,
-        )
-
-    def _branches(self, trial: TrialState) -> tuple[int, ...]:
-        """Steps at which trials of the same trajectory, this one included, begin to cool down."""
-        if trial.config.schedule.name != "wsd":
-            return ()
-        shared = trial.config.trajectory_id
-        return tuple(
-            sorted(
-                {
-                    other.config.steps - other.config.schedule.cooldown_steps
-                    for other in self._state.trials.values()
-                    if other.config.trajectory_id == shared
-                }
-            )
-        )
-
-    def _running(self) -> dict[str, Running]:
-        """Trials under way with their latest measurements, read from their files."""
-        return {
-            trial_id: progress_of(self._setting.sweep_dir, trial_id)
-            for trial_id in self._in_flight
-            if self._state.trials[trial_id].status is TrialStatus.RUNNING
-        }
 
     def _fit_rounds_over(self) -> None:
         """Fit when a round ended, so that a person sees the answer form; never ends a sweep."""
@@ -393,7 +255,7 @@ class _Sweep:
             state=self._state,
             fit=fit,
             report=report,
-            trained=self._trained,
+            trained=self._runner.trained,
             tracker_trouble=trouble,
         )
 
@@ -415,7 +277,7 @@ class _Sweep:
             state=self._state,
             fit=None,
             report=None,
-            trained=self._trained,
+            trained=self._runner.trained,
         )
 
     def _stored_outcome(self) -> Outcome:
@@ -435,22 +297,6 @@ class _Sweep:
             report=report,
             trained=0,
         )
-
-    def _announce_stop(self) -> None:
-        if not self._announced:
-            self._announced = True
-            self._display.note(
-                f"Stopping: {len(self._running())} running trials are writing checkpoints "
-                "(Ctrl-C again to leave at once)."
-            )
-
-    def _append(self, kind: EventKind, **data: Any) -> None:
-        self._journal.append(kind, **data)
-        if self._tracker is not None:
-            self._tracker.show(self._state)
-
-    def _folder(self, trial_id: str) -> Path:
-        return self._setting.sweep_dir / "trials" / trial_id
 
 
 def _exit_code(state: SweepState, fit: Mapping[str, Any]) -> Exit:
@@ -472,7 +318,3 @@ def _summary(fit: Mapping[str, Any]) -> dict[str, Any]:
         "interval": optimum.get("interval"),
         "flops": optimum.get("flops"),
     }
-
-
-def _record(result: RunResult) -> dict[str, Any]:
-    return dict(json.loads(result.to_json()))

@@ -1,0 +1,236 @@
+"""Trials in flight: submitted while the budget pays, watched, and every event of theirs journalled.
+
+What is to be trained, and in which order, is somebody else's decision: `service` runs a sweep on
+it, `tuning` a search for a recipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from orchestrator.display import Display, Running
+from orchestrator.executors.base import (
+    STOP_FILE,
+    Executor,
+    Finished,
+    Interrupted,
+    Job,
+    Lost,
+    Started,
+)
+from orchestrator.hardware import gpus_per_trial
+from orchestrator.journal import Journal
+from orchestrator.setting import Setting
+from orchestrator.state import EventKind, SweepState, TrialState, TrialStatus
+from orchestrator.stopping import Stop
+from orchestrator.tracking import BackgroundProjection
+from orchestrator.trial_files import paid_elsewhere, progress_of, steps_executed
+from trainer.config import RunOptions
+from trainer.result import RunResult
+
+POLL_S = 0.25
+"""How long the loop waits for an event before it redraws."""
+STOP_GRACE_S = 30.0
+"""How long running trials get to write a checkpoint after a first Ctrl-C."""
+PREFIX_FOLDER = "prefixes"
+"""Training prefixes that runs of one trajectory share, across the sweeps of a folder."""
+
+
+class TrialRunner:
+    """The trials in flight. A context manager: leaving it ends the executor, if one was started."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        journal: Journal,
+        *,
+        make_executor: Callable[[], Executor],
+        tracker: BackgroundProjection | None,
+        display: Display,
+        stop: Stop,
+    ) -> None:
+        """Describe the run; the executor starts with the first trial.
+
+        Args:
+            setting: budget, data and machine.
+            journal: where what happens is recorded; open.
+            make_executor: called only when there is something to train.
+            tracker: shown every state; None to do without.
+            display: what listens.
+            stop: the wish to end.
+        """
+        self._setting = setting
+        self._journal = journal
+        self._make_executor = make_executor
+        self._tracker = tracker
+        self._display = display
+        self._stop = stop
+        self._executor: Executor | None = None
+        self._announced = False
+        self._resources = contextlib.ExitStack()
+        self.in_flight: dict[str, float] = {}
+        """Trials submitted and not over, with what each will charge, FLOPs."""
+        self.trained = 0
+        """Trials that ended since the beginning."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    @property
+    def state(self) -> SweepState:
+        """The state after every event so far."""
+        return self._journal.state
+
+    def append(self, kind: EventKind, **data: Any) -> None:
+        """Journal an event and show the new state to the tracker."""
+        self._journal.append(kind, **data)
+        if self._tracker is not None:
+            self._tracker.show(self.state)
+
+    def folder(self, trial_id: str) -> Path:
+        """A trial's folder."""
+        return self._setting.sweep_dir / "trials" / trial_id
+
+    def dispatch(self, trial_id: str) -> bool:
+        """Submit a trial if what is left of the budget pays for it."""
+        assert self.state.opened is not None
+        trial = self.state.trials[trial_id]
+        committed = self.state.charged_flops + sum(self.in_flight.values())
+        if committed + trial.cost_flops > self.state.opened["budget_flops"]:
+            return False
+        if self._executor is None:
+            self._executor = self._resources.enter_context(self._make_executor())
+        self.in_flight[trial_id] = trial.cost_flops
+        self._executor.submit(self._job(trial))
+        return True
+
+    def watch(self) -> None:
+        """Take events until a trial is over; after a stop, until all are or its grace ends."""
+        while self.in_flight and self._executor is not None:
+            event = self._executor.next_event(POLL_S)
+            match event:
+                case Started():
+                    self.append(EventKind.TRIAL_STARTED, trial_id=event.trial_id)
+                case Finished():
+                    self._finished(event.trial_id, event.result)
+                case Lost():
+                    self._lost(event.trial_id, event.reason)
+                case Interrupted():
+                    self.in_flight.pop(event.trial_id)
+                case None:
+                    pass
+            running = self._running()
+            self._display.tick(self.state, running)
+            if self._stop.asked:
+                self._announce_stop(len(running))
+                if not running or time.monotonic() - self._stop.at > STOP_GRACE_S:
+                    self.in_flight.clear()
+            elif isinstance(event, Finished | Lost | Interrupted):
+                return
+
+    def take_over(self, trial_id: str) -> bool:
+        """Use the result of a run that another sweep has already paid for."""
+        found = paid_elsewhere(self._setting.outputs, self._setting.sweep_dir, trial_id)
+        if found is None:
+            return False
+        source, result = found
+        folder = self.folder(trial_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "metrics.jsonl", "result.json"):
+            shutil.copy2(source / "trials" / trial_id / name, folder / name)
+        self.append(
+            EventKind.TRIAL_CACHED, trial_id=trial_id, result=_record(result), source=source.name
+        )
+        self._display.trial_over(self.state.trials[trial_id], self.state)
+        return True
+
+    def _finished(self, trial_id: str, result: RunResult) -> None:
+        self.in_flight.pop(trial_id)
+        self.append(EventKind.TRIAL_FINISHED, trial_id=trial_id, result=_record(result))
+        self._over(trial_id)
+
+    def _lost(self, trial_id: str, reason: str) -> None:
+        self.in_flight.pop(trial_id)
+        self.append(EventKind.TRIAL_LOST, trial_id=trial_id, reason=reason)
+        trial = self.state.trials[trial_id]
+        if self._stop.asked:
+            return
+        if trial.losses_of_workers <= self._setting.budget.run.retries and self.dispatch(trial_id):
+            self._display.note(f"{trial.label}: {reason}; going on from its last checkpoint")
+            return
+        self.append(
+            EventKind.TRIAL_ABANDONED,
+            trial_id=trial_id,
+            reason=f"{reason} ({trial.losses_of_workers} times)",
+            steps_executed=steps_executed(self.folder(trial_id)),
+        )
+        self._over(trial_id)
+
+    def _over(self, trial_id: str) -> None:
+        self.trained += 1
+        self._display.trial_over(self.state.trials[trial_id], self.state)
+
+    def _job(self, trial: TrialState) -> Job:
+        setting, run = self._setting, self._setting.budget.run
+        gpus = gpus_per_trial(setting.budget, setting.machine)
+        branches = self._branches(trial)
+        return Job(
+            trial_id=trial.trial_id,
+            config=trial.config,
+            options=RunOptions(
+                data_dir=setting.data.folder,
+                device="cuda" if gpus > 0 else "cpu",
+                threads=max(1, int(run.cpus_per_trial)),
+                checkpoint_every_s=run.checkpoint_every,
+                prefix_dir=setting.outputs / PREFIX_FOLDER if branches else None,
+                prefix_steps=branches,
+            ),
+            out_dir=self.folder(trial.trial_id),
+            stop_file=setting.sweep_dir / STOP_FILE,
+            cpus=run.cpus_per_trial,
+            gpus=gpus,
+        )
+
+    def _branches(self, trial: TrialState) -> tuple[int, ...]:
+        """Steps at which trials of the same trajectory, this one included, begin to cool down."""
+        if trial.config.schedule.name != "wsd":
+            return ()
+        shared = trial.config.trajectory_id
+        return tuple(
+            sorted(
+                {
+                    other.config.steps - other.config.schedule.cooldown_steps
+                    for other in self.state.trials.values()
+                    if other.config.trajectory_id == shared
+                }
+            )
+        )
+
+    def _running(self) -> dict[str, Running]:
+        """Trials under way with their latest measurements, read from their files."""
+        return {
+            trial_id: progress_of(self._setting.sweep_dir, trial_id)
+            for trial_id in self.in_flight
+            if self.state.trials[trial_id].status is TrialStatus.RUNNING
+        }
+
+    def _announce_stop(self, running: int) -> None:
+        if not self._announced:
+            self._announced = True
+            self._display.note(
+                f"Stopping: {running} running trials are writing checkpoints "
+                "(Ctrl-C again to leave at once)."
+            )
+
+
+def _record(result: RunResult) -> dict[str, Any]:
+    return dict(json.loads(result.to_json()))
