@@ -7,12 +7,19 @@ stored one bit for bit, and nothing is written twice.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
 """A logged point, by column."""
+
+
+def log_steps(steps: int, points: int) -> frozenset[int]:
+    """Steps after which a line is logged: about `points`, evenly spaced, always the last."""
+    points = max(1, min(points, steps))
+    return frozenset(math.ceil(i * steps / points) for i in range(1, points + 1))
 
 
 class ReplayMismatch(Exception):
