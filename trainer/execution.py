@@ -47,10 +47,13 @@ class Execution:
         group: Group,
         environment: dict[str, str],
         started: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        resume_at: Callable[[int], bool] = lambda _: True,
     ) -> None:
         self.config, self.options, self.out_dir, self.data = config, options, out_dir, data
         self.training, self.group, self.environment = training, group, environment
-        self.started = started
+        self.started, self.clock = started, clock
         self.flops_per_token = training_flops_per_token(config.shape).total
         self.before = bills.read(out_dir / "attempts.json")
         self.executed = 0
@@ -60,13 +63,14 @@ class Execution:
         self.logged = log_steps(config.steps, options.log_points)
         self.metrics = Metrics(out_dir / "metrics.jsonl")
         self.charge(sync=True)
-        self.resume()
+        self.resume(resume_at)
         if self.training.step > 0:
             self.prefix_steps = self.before.prefix_steps
         self.inherit()
         self.charge(sync=True)
         if group.size > 1:
             group.from_leader(self.training.state())
+        self.start_point()
 
     def to_the_end(
         self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
@@ -78,12 +82,20 @@ class Execution:
         except Diverged as error:
             result = self.result(RunStatus.DIVERGED, message=str(error))
         finally:
-            self.charge(sync=True)
-            self.metrics.sync()
-            self.metrics.close()
-        write_atomically(self.out_dir / "result.json", result.to_json().encode())
+            self.close()
+        self.conclude(result)
         self.group.wait()
         return result
+
+    def close(self) -> None:
+        """Bring bill and metrics to the disk; nothing is logged after."""
+        self.charge(sync=True)
+        self.metrics.sync()
+        self.metrics.close()
+
+    def conclude(self, result: RunResult) -> None:
+        """Store the result: the trial is over."""
+        write_atomically(self.out_dir / "result.json", result.to_json().encode())
 
     def train(
         self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
@@ -91,19 +103,13 @@ class Execution:
         """Do all steps that are left."""
         config, training = self.config, self.training
         kept = kept_steps(config, self.options)
-        saved_at = point_at = time.monotonic()
-        point_step = training.step
+        saved_at = time.monotonic()
         every = self.options.checkpoint_every_s
         while training.step < config.steps:
             training.advance()
-            self.executed += 1
-            now = time.monotonic()
-            stop, due = self.group.any_of(should_stop(), every > 0 and now - saved_at >= every)
-            if training.step in self.logged:
-                self.train_s += now - point_at
-                rate = (training.step - point_step) * config.batch_tokens / (now - point_at)
-                self.log(rate, on_progress)
-                point_at, point_step = time.monotonic(), training.step
+            elapsed = time.monotonic() - saved_at
+            stop, due = self.group.any_of(should_stop(), every > 0 and elapsed >= every)
+            self.count_step(on_progress)
             if training.step in kept:
                 self.keep_prefix()
             if training.step == config.steps:
@@ -116,6 +122,24 @@ class Execution:
                 saved_at = time.monotonic()
         if self.executed:
             self.save()
+
+    def start_point(self) -> None:
+        """Begin the stretch of steps that the next logged point sums up."""
+        self.point_at, self.point_step = self.clock(), self.training.step
+
+    def count_step(self, on_progress: Callable[[Progress], None]) -> None:
+        """Take note of the step just done, and log it where it is a point.
+
+        Raises:
+            Diverged: when a loss of the logged stretch is not finite.
+        """
+        self.executed += 1
+        if self.training.step in self.logged:
+            spent = self.clock() - self.point_at
+            self.train_s += spent
+            steps = self.training.step - self.point_step
+            self.log(steps * self.config.batch_tokens / spent, on_progress)
+            self.start_point()
 
     def log(self, tokens_per_s: float, on_progress: Callable[[Progress], None]) -> None:
         """Record the point at the present step and tell it."""
@@ -223,11 +247,11 @@ class Execution:
             environment=self.environment,
         )
 
-    def resume(self) -> None:
-        """Go to the newest whole checkpoint; say so when it is not the newest."""
+    def resume(self, wanted: Callable[[int], bool]) -> None:
+        """Go to the newest whole checkpoint at a wanted step; say so when it is not the newest."""
         try:
             loaded = checkpoint.load_newest(
-                self.out_dir / "checkpoints", owner=self.config.trial_id
+                self.out_dir / "checkpoints", owner=self.config.trial_id, wanted=wanted
             )
         except checkpoint.NoGoodCheckpoint as error:
             self.note(f"no checkpoint is whole, training again from step 0: {error}")
@@ -267,7 +291,7 @@ class Execution:
             attempts=self.before.attempts + 1,
             steps_executed=self.before.steps_executed + self.executed,
             prefix_steps=self.prefix_steps,
-            wall_s=self.before.wall_s + time.monotonic() - self.started,
+            wall_s=self.before.wall_s + self.clock() - self.started,
             notes=(*self.before.notes, *self.notes),
         )
 

@@ -8,6 +8,7 @@ views of another, and clipping, updating and clearing are one operation each (d 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -51,15 +52,16 @@ class Optimizer:
         parameters = [p for group in by_group.values() for p in group]
         self.flat = torch.zeros(sum(map(_padded, parameters)), device=parameters[0].device)
         self.flat_grad = torch.zeros_like(self.flat)
-        leaves: dict[str, nn.Parameter] = {}
+        self._leaves: dict[str, nn.Parameter] = {}
+        self._places = dict(_places(parameters))
         place = 0
         for name, group in by_group.items():
             start = place
             for parameter in group:
-                _move(parameter, self.flat, self.flat_grad, place)
+                _move(parameter, self.flat, self.flat_grad, self._places[parameter])
                 place += _padded(parameter)
-            leaves[name] = _leaf(self.flat[start:place], self.flat_grad[start:place])
-        self._parts: dict[str, torch.optim.Optimizer] = {"adam": _adam(leaves, config)}
+            self._leaves[name] = _leaf(self.flat[start:place], self.flat_grad[start:place])
+        self._parts: dict[str, torch.optim.Optimizer] = {"adam": _adam(self._leaves, config)}
         if by_group["muon"]:
             self._parts["muon"] = _muon(by_group["muon"], config)
 
@@ -83,6 +85,49 @@ class Optimizer:
             part.step()
         self.flat_grad.zero_()
         return norm
+
+    @property
+    def decayed(self) -> int:
+        """Without `muon`: entries of `flat`, its first ones, to which weight decay applies."""
+        return self._leaves["decayed"].numel()
+
+    def place(self, parameter: nn.Parameter) -> slice:
+        """Where in `flat` a parameter of the model lies."""
+        return self._places[parameter]
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """First and second moments, each laid out as `flat`; zeros before the first step."""
+        found: dict[str, list[Tensor]] = {"exp_avg": [], "exp_avg_sq": []}
+        for leaf in self._adam_leaves():
+            state = self._parts["adam"].state[leaf]
+            for name, parts in found.items():
+                parts.append(state.get(name, torch.zeros_like(leaf)))
+        return torch.cat(found["exp_avg"]), torch.cat(found["exp_avg_sq"])
+
+    def live_in(self, flat: Tensor, moments: tuple[Tensor, Tensor], updates: Tensor) -> None:
+        """Keep parameters and moments in arrays that somebody else updates (`trainer.stack`).
+
+        The arrays must hold what they are to hold; without `muon` only.
+
+        Args:
+            flat: laid out as the attribute, which it becomes.
+            moments: first and second, laid out as `flat`.
+            updates: updates done so far, a scalar that the owner counts on.
+        """
+        self.flat = flat
+        for parameter, place in self._places.items():
+            parameter.data = flat[place].view(parameter.shape)
+        start = 0
+        for leaf in self._adam_leaves():
+            rows = slice(start, start + leaf.numel())
+            start = rows.stop
+            leaf.data = flat[rows]
+            first, second = (moment[rows] for moment in moments)
+            state = {"step": updates, "exp_avg": first, "exp_avg_sq": second}
+            self._parts["adam"].state[leaf] = state
+
+    def _adam_leaves(self) -> list[nn.Parameter]:
+        return [self._leaves["decayed"], self._leaves["plain"]]
 
     def state_dict(self) -> dict[str, Any]:
         """Moments and step counts."""
@@ -141,12 +186,18 @@ def _padded(parameter: nn.Parameter) -> int:
     return -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
 
 
-def _move(parameter: nn.Parameter, flat: Tensor, flat_grad: Tensor, place: int) -> None:
-    end = place + parameter.numel()
-    view = flat[place:end].view(parameter.shape)
+def _places(parameters: Sequence[nn.Parameter]) -> Iterator[tuple[nn.Parameter, slice]]:
+    start = 0
+    for parameter in parameters:
+        yield parameter, slice(start, start + parameter.numel())
+        start += _padded(parameter)
+
+
+def _move(parameter: nn.Parameter, flat: Tensor, flat_grad: Tensor, place: slice) -> None:
+    view = flat[place].view(parameter.shape)
     view.copy_(parameter.data)
     parameter.data = view
-    parameter.grad = flat_grad[place:end].view(parameter.shape)
+    parameter.grad = flat_grad[place].view(parameter.shape)
 
 
 def _leaf(values: Tensor, grad: Tensor) -> nn.Parameter:

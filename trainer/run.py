@@ -68,12 +68,12 @@ def run_trial(
         ReplayMismatch: when a step trained again gives another loss than the first time.
         OSError: when the disk is full or not writable.
     """
-    stored = _stored_result(config, out_dir)
+    stored = stored_result(config, out_dir)
     if stored is not None:
         return stored
     started = time.monotonic()
     data = TokenData.open(options.data_dir)
-    _check(config, data)
+    check(config, data)
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     device = devices.pick(options.device)
@@ -89,8 +89,8 @@ def run_trial(
         if not group.leads:
             return _follow(training, config, options, out_dir, group)
         out_dir.mkdir(parents=True, exist_ok=True)
-        _claim(config, out_dir)
-        environment = _environment(options, device, chosen, group)
+        claim(config, out_dir)
+        environment = describe(options, device, chosen, group)
         run = Execution(config, options, out_dir, data, training, group, environment, started)
         return run.to_the_end(on_progress or (lambda _: None), should_stop or (lambda: False))
 
@@ -143,7 +143,8 @@ def _follow(
     return RunResult.from_json((out_dir / "result.json").read_text())
 
 
-def _stored_result(config: TrainConfig, out_dir: Path) -> RunResult | None:
+def stored_result(config: TrainConfig, out_dir: Path) -> RunResult | None:
+    """The result that a trial's folder holds; None when the trial is not over."""
     path = out_dir / "result.json"
     if not path.exists():
         return None
@@ -155,7 +156,12 @@ def _stored_result(config: TrainConfig, out_dir: Path) -> RunResult | None:
     return result if result.trial_id == config.trial_id else None
 
 
-def _claim(config: TrainConfig, out_dir: Path) -> None:
+def claim(config: TrainConfig, out_dir: Path) -> None:
+    """Write the configuration into the trial's folder, or see that it is there.
+
+    Raises:
+        ValueError: when the folder belongs to another trial.
+    """
     path = out_dir / "config.json"
     if not path.exists():
         write_atomically(path, config.to_json().encode())
@@ -167,7 +173,12 @@ def _claim(config: TrainConfig, out_dir: Path) -> None:
         )
 
 
-def _check(config: TrainConfig, data: TokenData) -> None:
+def check(config: TrainConfig, data: TokenData) -> None:
+    """See that a configuration fits its data and itself.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
     manifest = data.manifest
     if config.data_digest != manifest.digest:
         raise ValueError(
@@ -190,9 +201,10 @@ def _check(config: TrainConfig, data: TokenData) -> None:
     )
 
 
-def _environment(
+def describe(
     options: RunOptions, device: torch.device, chosen: Kernels, group: Group
 ) -> dict[str, str]:
+    """What can change the last bits of a run: recorded with it, and compared when it goes on."""
     return {
         "device": devices.name_of(device),
         "threads": str(options.threads),
