@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from orchestrator.terminal import (
 
 if TYPE_CHECKING:
     from orchestrator.budget import Budget
+    from orchestrator.example import Question
 
 app = typer.Typer(
     name="sweep",
@@ -67,16 +69,21 @@ def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("budget.yaml"),
     name: Annotated[str, typer.Option(help="Name of the sweep.")] = "my-sweep",
     amount: Annotated[
-        str, typer.Option("--budget", help="Amount, e.g. 'cpu_hours: 0.5' or 'flops: 1e18'.")
-    ] = "cpu_hours: 0.2",
-    corpus: Annotated[str, typer.Option(help="What to train on.")] = "embedded",
-    tokenizer: Annotated[str, typer.Option(help="How it is cut into tokens.")] = "byte",
+        str | None,
+        typer.Option("--budget", help="Amount, e.g. 'cpu_hours: 0.5' or 'flops: 1e18'."),
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="What to train on: embedded, a path, a data set's name.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="How it is cut into tokens: byte, char, bpe:4096, a name.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a commented budget to start from."""
+    """Write a commented budget to start from; on a terminal, asks for what no option says."""
     from orchestrator.budget import parse_budget
-    from orchestrator.example import example
+    from orchestrator.example import QUESTIONS, example
 
     if path.exists() and not force:
         raise BadInput(
@@ -87,13 +94,35 @@ def init(
                 remedy="name another file, or add --force",
             )
         )
-    text = example(name=name, amount=amount, corpus=corpus, tokenizer=tokenizer, file=path.name)
+    given = {"amount": amount, "corpus": corpus, "tokenizer": tokenizer}
+    asks = not as_json and not any(given.values()) and sys.stdin.isatty() and err.is_terminal
+    answers = {
+        key: value or (_ask(question) if asks else question.default)
+        for (key, value), question in zip(given.items(), QUESTIONS, strict=True)
+    }
+    text = example(name=name, file=path.name, **answers)
     parse_budget(text, file=path.name)
     path.write_text(text)
     if as_json:
         print_json({"schema": "sweep.init/1", "path": str(path)})
         return
     out.print(f"Wrote {path}. Next: [bold]sweep plan {path}[/], then [bold]sweep run {path}[/].")
+
+
+def _ask(question: Question) -> str:
+    """A person's answer, asked again until a budget can be made of it; empty: the default."""
+    from orchestrator.budget import parse_budget
+    from orchestrator.example import example
+
+    while True:
+        err.print(f"{escape(question.text)} [dim]{escape(question.examples)}[/]")
+        answer = err.input(f"  [{question.default}] ", markup=False).strip() or question.default
+        try:
+            parse_budget(example(name="trial", file="budget.yaml", **{question.key: answer}))
+        except SweepError as error:
+            err.print(str(error), markup=False, soft_wrap=True)
+        else:
+            return answer
 
 
 @app.command()
@@ -195,12 +224,24 @@ def run(
 
 
 @app.command()
-def status(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+def status(
+    sweep: SweepName,
+    outputs: Outputs = Path("outputs"),
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Follow it until it ends; Ctrl-C only leaves.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show every trial of a sweep and what was charged; answers while it runs."""
     from orchestrator.journal import read_state
     from orchestrator.views import print_status
 
     folder = find_sweep(sweep, outputs)
+    if watch:
+        from orchestrator.watching import watch as follow
+
+        with contextlib.suppress(KeyboardInterrupt):
+            follow(folder, err)
     state = read_state(folder)
     assert state.opened is not None
     if not as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 TEMPLATE = """\
 # A budget for `sweep run`. Everything but `name` and `budget` has a default;
 # `sweep plan --show-defaults {file}` prints them all.
@@ -34,8 +36,49 @@ design:
 """
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What `sweep init` asks a person."""
+
+    key: str
+    """Argument of `example` that the answer is."""
+    text: str
+    """The question."""
+    examples: str
+    """Answers to choose from."""
+    default: str
+    """Answer when nothing is typed."""
+
+
+QUESTIONS = (
+    Question(
+        key="amount",
+        text="How much may the sweep spend?",
+        examples="cpu_hours: 0.5, gpu_hours: 24, flops: 1e18",
+        default="cpu_hours: 0.2",
+    ),
+    Question(
+        key="corpus",
+        text="What should the models learn from?",
+        examples="embedded (this Python's own source), a path, a Hugging Face data set",
+        default="embedded",
+    ),
+    Question(
+        key="tokenizer",
+        text="How is the text cut into tokens?",
+        examples="byte, char, bpe:4096, a Hugging Face tokenizer",
+        default="byte",
+    ),
+)
+
+
 def example(
-    *, name: str, amount: str, corpus: str = "embedded", tokenizer: str = "byte", file: str
+    *,
+    name: str,
+    file: str,
+    amount: str = "cpu_hours: 0.2",
+    corpus: str = "embedded",
+    tokenizer: str = "byte",
 ) -> str:
     """The text of a commented budget.
 

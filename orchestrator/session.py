@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from orchestrator.board import Quote
 from orchestrator.budget import Budget
 from orchestrator.data import prepare_data
 from orchestrator.display import Display, LineDisplay, LiveDisplay, SilentDisplay
@@ -15,7 +16,7 @@ from orchestrator.errors import Exit
 from orchestrator.executors.base import Executor
 from orchestrator.hardware import Machine, detect, hardware_for
 from orchestrator.journal import JOURNAL, read_state
-from orchestrator.plan import make_plan
+from orchestrator.plan import Plan, make_plan
 from orchestrator.points import with_points
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
@@ -92,7 +93,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
         hardware=hardware,
         machine=machine,
     )
-    display = _display(request, console, plan.budget_flops, plan.estimated_s)
+    display = _display(request, console, plan)
     if not begun:
         display.note(
             f"{budget.name}: {len(plan.trials)} trials in {len(plan.levels)} levels on "
@@ -144,14 +145,18 @@ def _executor(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> 
     )
 
 
-def _display(
-    request: RunRequest, console: Console, budget_flops: float, planned_s: float
-) -> Display:
+def _display(request: RunRequest, console: Console, plan: Plan) -> Display:
     if request.quiet:
         return SilentDisplay()
-    if console.is_terminal:
-        return LiveDisplay(console, budget_flops=budget_flops, planned_s=planned_s)
-    return LineDisplay(console)
+    if not console.is_terminal:
+        return LineDisplay(console)
+    quote = Quote(
+        budget_flops=plan.budget_flops,
+        flops=plan.cost_flops,
+        seconds=plan.estimated_s,
+        slots=plan.slots,
+    )
+    return LiveDisplay(console, quote)
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:

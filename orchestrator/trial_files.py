@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from orchestrator.display import Running
+from orchestrator.board import Running
 from orchestrator.tracking import metric_lines
 from trainer.result import RunResult, RunStatus
 

@@ -1,0 +1,98 @@
+"""`sweep status --watch`: looks at a running sweep from another shell, and only looks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from orchestrator.board import Quote, Running, board, count_words
+from orchestrator.journal import read_state
+from orchestrator.operations import is_running
+from orchestrator.state import SweepState, TrialStatus
+from orchestrator.trial_files import progress_of
+from orchestrator.units import format_flops
+
+LOOK_S = 1.0
+"""Pause between two looks, seconds."""
+
+
+def watch(
+    sweep_dir: Path,
+    console: Console,
+    *,
+    pause: Callable[[float], None] = time.sleep,
+) -> SweepState:
+    """Show a sweep until its driver ends: in place on a terminal, a line per change elsewhere.
+
+    Args:
+        sweep_dir: the sweep.
+        console: where it is shown.
+        pause: waits between two looks.
+
+    Returns:
+        The state at the end.
+    """
+    if console.is_terminal:
+        return _in_place(sweep_dir, console, pause)
+    return _by_line(sweep_dir, console, pause)
+
+
+def running_trials(sweep_dir: Path, state: SweepState) -> dict[str, Running]:
+    """Latest measurements of the trials under way, by identity."""
+    return {
+        trial.trial_id: progress_of(sweep_dir, trial.trial_id)
+        for trial in state.trials.values()
+        if trial.status is TrialStatus.RUNNING
+    }
+
+
+def quote_of(sweep_dir: Path, state: SweepState) -> Quote:
+    """What the sweep's plan promised."""
+    assert state.opened is not None
+    plan = json.loads((sweep_dir / "plan.json").read_text())
+    return Quote(
+        budget_flops=state.opened["budget_flops"],
+        flops=plan["planned_flops"],
+        seconds=plan["estimated_s"],
+        slots=plan["slots"],
+    )
+
+
+def _in_place(sweep_dir: Path, console: Console, pause: Callable[[float], None]) -> SweepState:
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        while True:
+            alive = is_running(sweep_dir)
+            state = read_state(sweep_dir)
+            running = running_trials(sweep_dir, state)
+            live.update(board(state, running, quote_of(sweep_dir, state)), refresh=True)
+            if not alive:
+                return state
+            pause(LOOK_S)
+
+
+def _by_line(sweep_dir: Path, console: Console, pause: Callable[[float], None]) -> SweepState:
+    shown = ""
+    while True:
+        alive = is_running(sweep_dir)
+        state = read_state(sweep_dir)
+        line = _line(state)
+        if line != shown:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            shown = line
+        if not alive:
+            return state
+        pause(LOOK_S)
+
+
+def _line(state: SweepState) -> str:
+    assert state.opened is not None
+    return (
+        f"{count_words(state.trials.values()) or 'nothing started yet'}; charged "
+        f"{format_flops(state.charged_flops)} of "
+        f"{format_flops(state.opened['budget_flops'])} FLOPs"
+    )
