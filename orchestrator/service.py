@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.board import Running
 from orchestrator.collect import progress
 from orchestrator.designs.base import Designer
 from orchestrator.display import Display

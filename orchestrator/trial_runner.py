@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from orchestrator.display import Display, Running
+from orchestrator.board import Running
+from orchestrator.display import Display
 from orchestrator.executors.base import (
     STOP_FILE,
     Executor,
