@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.families import (
+    BATCH_STEPS,
     DATA_CONSTRAINED,
     FAMILIES,
     FARSEER,
@@ -15,6 +16,7 @@ from analysis.families import (
     annealing_areas,
     effective_data,
     fit_family,
+    optimal_batch,
     optimum_along,
 )
 from analysis.fit import fit_surface, tied_exponents
@@ -70,10 +72,11 @@ def test_repeated_tokens_are_worth_the_published_share():
 
 
 def test_data_constrained_law_without_repeats_is_chinchillas_with_a_constant_ratio():
-    N, D, _ = optimum_along(
+    best = optimum_along(
         DATA_CONSTRAINED, np.array(DATA_CONSTRAINED.published), 1e21, six_n, U=1e30
     )
-    assert pytest.approx(np.exp((7.3049974 - 6.255414) / 0.3526596), rel=1e-3) == D / N
+    expected = np.exp((7.3049974 - 6.255414) / 0.3526596)
+    assert best.tokens_per_parameter == pytest.approx(expected, rel=1e-3)
 
 
 def test_kaplans_law_has_its_limits():
@@ -140,12 +143,60 @@ def test_every_family_recovers_its_own_predictions(name):
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
-def test_every_family_jacobian_has_one_column_per_parameter(name):
+def test_every_family_jacobian_is_its_difference_quotient(name):
     family = FAMILIES[name]
+    rng = np.random.default_rng(5)
     inputs = {k: INPUTS[k] for k in family.inputs}
-    jacobian = family.jacobian(np.array(family.published), **inputs)
-    assert jacobian.shape == (40, len(family.parameters))
-    assert np.isfinite(jacobian).all()
+    if name == "data_constrained":
+        # Both sides of its corners: fresh and repeated data, sizes the data suffice for or not.
+        inputs = {**inputs, "U": np.geomspace(2e8, 4e11, 40)[np.argsort(np.sin(np.arange(40)))]}
+    published = np.array(family.published)
+    for theta in (published, published * (1 + 0.02 * rng.standard_normal(len(published)))):
+        analytic = family.jacobian(theta, **inputs)
+        assert analytic.shape == (40, len(family.parameters))
+        for j, value in enumerate(theta):
+            step = 1e-5 * max(abs(value), 1e-2)
+            shift = np.eye(len(theta))[j] * step
+            up, down = (np.log(family.loss(theta + s, **inputs)) for s in (shift, -shift))
+            size = np.abs(analytic[:, j]).max()
+            np.testing.assert_allclose(
+                analytic[:, j], (up - down) / (2 * step), rtol=1e-6, atol=1e-6 * size
+            )
+
+
+def dear_small_models(N):
+    """Training FLOPs per token of models whose heads and attention cost as much as 1e8 weights."""
+    return 6.0 * (N + 30.0 * N**0.8)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, f in FAMILIES.items() if f.has_optimum))
+def test_no_neighbour_on_the_cost_curve_beats_a_familys_optimum(name):
+    family = FAMILIES[name]
+    theta = np.array(family.published)
+    fixed = {
+        "data_constrained": {"U": 2e10},
+        "moe_granularity": {"G": 8.0},
+        "moe_sparsity": {"S": 0.75},
+        "batch_steps": {"M": 5e5},
+    }.get(name, {})
+    C = 1e21
+    best = optimum_along(family, theta, C, dear_small_models, **fixed)
+    assert best.tokens * dear_small_models(best.params) == pytest.approx(C, rel=1e-12)
+    assert 1e5 < best.params < 1e13
+    for N in best.params * np.array([0.97, 1.03]):
+        D = C / dear_small_models(N)
+        inputs = {"N": N, "D": D, **fixed} if family.at is None else family.at(N, D, fixed)
+        assert float(family.loss(theta, **inputs)) > best.loss
+
+
+def test_batch_law_splits_tokens_into_the_best_batch_and_steps():
+    theta = np.array(BATCH_STEPS.published)
+    D = 1e10
+    best = float(optimal_batch(theta, D))
+    losses = [
+        float(BATCH_STEPS.loss(theta, N=1e9, M=M, K=D / M)) for M in best * np.array([0.9, 1, 1.1])
+    ]
+    assert losses[1] < min(losses[0], losses[2])
 
 
 def test_wrong_inputs_are_named():
@@ -154,4 +205,8 @@ def test_wrong_inputs_are_named():
     with pytest.raises(ValueError, match="9 parameters; got 3 runs"):
         fit_family(FARSEER, np.ones(3), N=np.ones(3), D=np.ones(3))
     with pytest.raises(ValueError, match="no inputs N and D"):
-        optimum_along(OVERTRAINING, np.array(OVERTRAINING.published), 1e20, six_n)
+        optimum_along(MOE_EXPERTS, np.array(MOE_EXPERTS.published), 1e20, six_n, X=8.0)
+    with pytest.raises(ValueError, match="no minimum between N = 1e"):
+        optimum_along(KAPLAN, np.array(KAPLAN.published), 1e20, six_n, low=1e12)
+    with pytest.raises(ValueError, match="needs the batch M held fixed"):
+        optimum_along(BATCH_STEPS, np.array(BATCH_STEPS.published), 1e20, six_n)
