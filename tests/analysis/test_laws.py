@@ -133,3 +133,55 @@ def test_cost_curve_is_read_from_the_runs_and_fades_to_6n():
 def test_cost_curve_of_6nd_runs_is_the_rule_itself():
     N, D = np.geomspace(1e6, 1e8, 5), np.geomspace(1e9, 1e8, 5)
     assert read_cost(N, D, 6 * N * D).is_six_n
+
+
+# Byte-level llamas of context 128: sizes that three isoFLOP levels met, one of them off the family
+# line, and their FLOPs per token over 6N; then larger ones of the same line.
+MET = {
+    2880: 1.711,
+    3712: 2.103,
+    6528: 1.941,
+    8256: 2.116,
+    12930: 1.95,
+    15040: 1.681,
+    20000: 1.768,
+    26880: 1.686,
+    34720: 1.619,
+    45820: 1.536,
+    66880: 1.459,
+    122900: 1.4,
+}
+LARGER = {1.67e5: 1.344, 2.6e5: 1.316, 4.08e5: 1.251, 8.1e5: 1.197, 3.03e6: 1.119}
+
+
+def test_steps_of_a_lattice_of_shapes_do_not_bend_the_cost_curve(hoffmann):
+    N, over = np.array(list(MET)), np.array(list(MET.values()))
+    cost = read_cost(N, np.full(len(N), 1e7), 6e7 * N * over)
+    far, known = np.array(list(LARGER)), np.array(list(LARGER.values()))
+    np.testing.assert_allclose(cost(far) / (6 * far), known, rtol=0.05)
+    # Over the whole line ln f rises by 0.87 per ln N around 7e4; a parabola through the steps says
+    # 0.80, and that alone moves the optimal D/N by a fifth.
+    assert float(cost.slope(np.log(7e4))) == pytest.approx(0.87, abs=0.04)
+
+
+def test_cost_below_the_rule_stays_positive_and_is_continued_towards_it():
+    # N counts an embedding of 5e4 vectors that no product meets.
+    N = np.geomspace(3e7, 3e9, 9)
+    width = (N / 100) ** (1 / 3)
+    true = 6 * (N - 5e4 * width)
+    cost = read_cost(N, np.full(9, 1e9), true * 1e9)
+    np.testing.assert_allclose(cost(N), true, rtol=0.05)
+    ends = np.array([1e3, 1e6, 1e12])
+    share = cost(ends) / (6 * ends)
+    assert (share > 0).all()
+    assert share[0] <= share[1] < 1
+    assert share[2] == pytest.approx(1.0, abs=0.01)
+
+
+def test_cost_of_mixed_excess_is_the_runs_own_inside_their_range():
+    N = np.geomspace(1e6, 1e8, 12)
+    true = 6 * N * np.linspace(0.8, 1.2, 12)
+    cost = read_cost(N, np.full(12, 1e9), true * 1e9)
+    assert cost.power is None
+    np.testing.assert_allclose(cost(N), true, rtol=0.01)
+    assert float(cost(np.array([1e12]))[0] / 6e12) == pytest.approx(1.0, abs=0.02)
