@@ -13,7 +13,7 @@ from orchestrator.errors import BadInput, Fault
 from orchestrator.rounds import Level, _known_points, plan_levels
 from orchestrator.trial import FEW_STEPS, Hardware, Notes, Trial, flops_per_token_near
 from orchestrator.units import format_count, format_flops
-from trainer.shapes import ModelShape
+from trainer.shapes import Shape
 
 if TYPE_CHECKING:
     from trainer.data.facts import DataFacts
@@ -125,7 +125,7 @@ def _sizes(level: Level) -> int:
 
 def _trunks_differ(trials: Sequence[Trial]) -> bool:
     """Whether `wsd` runs of one size and seed, of different length, have nothing in common."""
-    sizes: dict[tuple[ModelShape, int], list[Trial]] = {}
+    sizes: dict[tuple[Shape, int], list[Trial]] = {}
     for trial in trials:
         if trial.config.schedule.name == "wsd":
             sizes.setdefault((trial.config.shape, trial.config.seed), []).append(trial)

@@ -13,7 +13,7 @@ import functools
 import math
 
 from orchestrator.budget import Model
-from trainer.shapes import ModelShape, count_parameters, preset
+from trainer.shapes import ModelShape, Shape, count_parameters, preset
 
 _DEPTH_TOLERANCE = 0.5
 """Weight of a factor-e deviation from the preferred depth against the same deviation in N: a size a
@@ -33,13 +33,13 @@ def head_count(d_model: int) -> int:
 
 
 @functools.cache
-def lattice(model: Model, vocab_size: int) -> tuple[tuple[int, ModelShape], ...]:
+def lattice(model: Model, vocab_size: int) -> tuple[tuple[int, Shape], ...]:
     """Every shape of a family with its matmul parameters N, ascending in N."""
     if model.shapes is not None:
         choices = [(shape.d_model, shape.n_layer, shape.n_head) for shape in model.shapes]
     else:
         choices = [(d, n, head_count(d)) for d in _widths() for n in _depths(d)]
-    shapes = [
+    shapes: list[Shape] = [
         real_shape(model, vocab_size, d_model=d_model, n_layer=n_layer, n_head=n_head)
         for d_model, n_layer, n_head in choices
     ]
@@ -68,18 +68,18 @@ def real_shape(
 
 
 @functools.cache
-def size_ladder(model: Model, vocab_size: int) -> tuple[tuple[int, ModelShape], ...]:
+def size_ladder(model: Model, vocab_size: int) -> tuple[tuple[int, Shape], ...]:
     """The shapes nearest to sizes an eighth of a decade apart, with their N, ascending."""
     counts = lattice(model, vocab_size)
     low, high = math.log10(counts[0][0]), math.log10(counts[-1][0])
     wanted = (10 ** (step / 8) for step in range(math.ceil(8 * low), math.floor(8 * high) + 1))
     found = {shape for params in wanted if (shape := nearest_shape(model, vocab_size, params))}
-    return tuple(sorted((n, shape) for n, shape in counts if shape in found))
+    return tuple((n, shape) for n, shape in counts if shape in found)
 
 
 def nearest_shape(
-    model: Model, vocab_size: int, params: float, *, taken: frozenset[ModelShape] = frozenset()
-) -> ModelShape | None:
+    model: Model, vocab_size: int, params: float, *, taken: frozenset[Shape] = frozenset()
+) -> Shape | None:
     """The shape closest to `params` matmul parameters and to the family line.
 
     Args:
@@ -92,7 +92,7 @@ def nearest_shape(
         The shape, or None when no free shape lies within a factor of 2 of `params`.
     """
 
-    def distance(item: tuple[int, ModelShape]) -> float:
+    def distance(item: tuple[int, Shape]) -> float:
         count, shape = item
         off_size = abs(math.log(count / params))
         if model.shapes is not None:

@@ -13,7 +13,7 @@ from orchestrator.throughput import StepTime
 from orchestrator.trial import Trial
 from trainer.checkpoint import load_newest
 from trainer.export import export
-from trainer.model.transformer import Transformer
+from trainer.model.build import build_model
 from trainer.probe import measure
 
 MEASURED_SIZES = 5
@@ -94,7 +94,7 @@ def export_trial(sweep_dir: Path, trial: TrialState, folder: Path, *, data_dir: 
                 remedy="finish it with `sweep resume`; `sweep clean` removes checkpoints for good",
             )
         )
-    model = Transformer(trial.config.shape, seed=trial.config.seed, init=trial.config.init)
+    model = build_model(trial.config)
     model.load_state_dict(loaded.state["model"])
     tokenizer = data_dir / "tokenizer"
     return export(model, folder, tokenizer_dir=tokenizer if tokenizer.is_dir() else None)

@@ -32,7 +32,7 @@ from orchestrator.trial import (
 )
 from orchestrator.units import format_count
 from trainer.flops import training_flops_per_token
-from trainer.shapes import ModelShape, count_parameters
+from trainer.shapes import Shape, count_parameters
 
 if TYPE_CHECKING:
     from trainer.data.facts import DataFacts
@@ -101,7 +101,7 @@ def plan_round(
     """Trials of one round, longest first, and the warnings they raise."""
     notes = Notes()
     shapes = _shapes(budget, facts, asked, notes)
-    found: dict[tuple[ModelShape, int, int], Trial] = {}
+    found: dict[tuple[Shape, int, int], Trial] = {}
     for point in asked.points:
         shape = point.shape or shapes.get(point.params)
         if shape is None:
@@ -148,11 +148,9 @@ def _known_points(budget: Budget, facts: DataFacts) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _shapes(
-    budget: Budget, facts: DataFacts, asked: Round, notes: Notes
-) -> dict[float, ModelShape]:
+def _shapes(budget: Budget, facts: DataFacts, asked: Round, notes: Notes) -> dict[float, Shape]:
     """A shape for every different size that a round asks for; in a level, one of its own."""
-    shapes: dict[float, ModelShape] = {}
+    shapes: dict[float, Shape] = {}
     for params in dict.fromkeys(point.params for point in asked.points if point.shape is None):
         taken = frozenset(shapes.values()) if asked.even else frozenset()
         shape = nearest_shape(budget.model, facts.vocab_size, params, taken=taken)

@@ -13,9 +13,11 @@ from orchestrator.lattice import nearest_shape
 from orchestrator.throughput import Throughput
 from orchestrator.units import format_count, format_flops
 from trainer.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
+from trainer.counts import ParameterCounts
 from trainer.flops import training_flops_per_token
+from trainer.foreign import ForeignShape
 from trainer.recipe import RuleValue, batch_tokens, learning_rate
-from trainer.shapes import ModelShape, ParameterCounts, count_parameters
+from trainer.shapes import Shape, count_parameters
 
 if TYPE_CHECKING:
     from trainer.data.facts import DataFacts
@@ -100,7 +102,7 @@ def plan_trial(
     hardware: Hardware,
     asked: Round,
     point: Point,
-    shape: ModelShape,
+    shape: Shape,
     seed: int,
     notes: Notes,
 ) -> Trial | None:
@@ -149,6 +151,7 @@ def plan_trial(
         schedule=ScheduleConfig(
             name=training.schedule, warmup_steps=warmup, cooldown_steps=cooldown
         ),
+        init="own" if isinstance(shape, ForeignShape) else "scaled",
         precision=hardware.precision if training.precision == "auto" else training.precision,
     )
     epochs = tokens / facts.train_tokens
@@ -208,14 +211,21 @@ def validation_tokens(budget: Budget, facts: DataFacts) -> int:
     return max(context, available // context * context)
 
 
-def _memory_bytes(shape: ModelShape, counts: ParameterCounts, sequences: int) -> float:
+def _memory_bytes(shape: Shape, counts: ParameterCounts, sequences: int) -> float:
     """Weights, gradients and two moments in fp32, and the activations one backward pass keeps.
 
     A rough upper estimate: per token and layer about 16 widths and 3 feed-forward widths, one
     score per head and position, and one row of logits.
     """
     tokens = sequences * shape.context
-    per_layer = 16 * shape.d_model + 3 * shape.d_ff + shape.n_head * shape.context
+    if isinstance(shape, ForeignShape):
+        # Its insides are not known: heads of 32 channels and a feed-forward of 4 widths.
+        heads, d_ff = max(1, shape.d_model // 32), 4 * shape.d_model
+    else:
+        experts = shape.experts
+        d_ff = shape.d_ff if experts is None else experts.d_expert * experts.met
+        heads = shape.n_head
+    per_layer = 16 * shape.d_model + 3 * d_ff + heads * shape.context
     return 16.0 * counts.total + 4.0 * tokens * (shape.n_layer * per_layer + 2 * shape.vocab_size)
 
 

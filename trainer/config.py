@@ -2,6 +2,9 @@
 
 `TrainConfig` holds what can change the loss and nothing else; its hash is the trial's identity.
 `RunOptions` holds where and how the run executes: folders, device, threads, intervals.
+
+Identities outlive the program: a field that joins one of these records later has a default and
+the mark `ADDED` (`trainer.identity`), and a stored configuration that lacks it reads as before.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.shapes import ModelShape
+from trainer.identity import identity_record
+from trainer.shapes import Shape, shape_from_record
 
 TRAINER_VERSION = 1
 """Raised whenever a change to the trainer changes losses beyond the last bits."""
@@ -22,7 +26,7 @@ Schedule = Literal["cosine", "wsd", "linear", "points"]
 Cooldown = Literal["sqrt", "linear"]
 Precision = Literal["fp32", "bf16"]
 OptimizerName = Literal["adamw", "adam", "muon"]
-Init = Literal["scaled", "gpt2", "truncated", "femto"]
+Init = Literal["scaled", "gpt2", "truncated", "femto", "own"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +79,7 @@ class ScheduleConfig:
 class TrainConfig:
     """One planned run: what can change its loss, with every rule already evaluated."""
 
-    shape: ModelShape
+    shape: Shape
     """The model."""
     data_digest: str
     """SHA-256 of the token files and tokenizer (`trainer.data` manifest)."""
@@ -92,7 +96,7 @@ class TrainConfig:
     schedule: ScheduleConfig
     """Learning-rate schedule."""
     init: Init = "scaled"
-    """Scheme of the initial weights."""
+    """Scheme of the initial weights; `own`: as a model of other code draws them itself."""
     dropout: float = 0.0
     """Share of activations dropped in training."""
     precision: Precision = "fp32"
@@ -113,7 +117,7 @@ class TrainConfig:
     @property
     def trial_id(self) -> str:
         """Identity of the run: the first 16 hex digits of the SHA-256 of its canonical JSON."""
-        return _digest(dataclasses.asdict(self))
+        return _digest(identity_record(self))
 
     @property
     def trajectory_id(self) -> str:
@@ -123,7 +127,7 @@ class TrainConfig:
         warmup; with a `wsd` schedule they share their weights up to the earlier cooldown. A
         `cosine` run depends on its own length from the first step, so its trajectory is its own.
         """
-        record = dataclasses.asdict(self)
+        record = identity_record(self)
         if self.schedule.name == "wsd":
             del record["steps"], record["validation_tokens"]
             for name in ("cooldown_steps", "cooldown", "floor"):
@@ -147,18 +151,20 @@ class TrainConfig:
     def from_dict(cls, record: dict[str, Any]) -> TrainConfig:
         """A configuration from plain values, as `dataclasses.asdict` gives them.
 
+        A field that has a default may be missing: records are older than fields.
+
         Raises:
-            TypeError: when a field is missing or unknown.
+            TypeError: when a field without a default is missing, or one is unknown.
         """
         return cls(
             **{
                 **record,
-                "shape": ModelShape.from_record(record["shape"]),
+                "shape": shape_from_record(record["shape"]),
                 "optimizer": OptimizerConfig(**record["optimizer"]),
                 "schedule": ScheduleConfig(
                     **{
                         **record["schedule"],
-                        "points": tuple((s, m) for s, m in record["schedule"]["points"]),
+                        "points": tuple((s, m) for s, m in record["schedule"].get("points", ())),
                     }
                 ),
             }

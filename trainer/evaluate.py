@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.model.language_model import LanguageModel
 from trainer.model.loss import chunk_rows
-from trainer.model.transformer import Transformer
 
 _BATCH_TOKENS = 4096
 """Tokens per forward pass: small enough for a CPU's cache, fixed so that sums never differ."""
@@ -46,7 +46,7 @@ def held_out_sequences(available: int, *, count: int, context: int) -> int:
 
 
 @torch.no_grad()
-def evaluate(model: Transformer, tokens: NDArray[Any], *, count: int) -> Evaluation:
+def evaluate(model: LanguageModel, tokens: NDArray[Any], *, count: int) -> Evaluation:
     """Mean next-token loss on the first `count` held-out tokens.
 
     The tokens are cut into windows of the model's context that overlap by one, so each counted
@@ -65,7 +65,7 @@ def evaluate(model: Transformer, tokens: NDArray[Any], *, count: int) -> Evaluat
     sequences = held_out_sequences(len(tokens), count=count, context=context)
     was_training = model.training
     model.eval()
-    device = model.embedding.device
+    device = model.device
     batch = max(1, _BATCH_TOKENS // context)
     windows = np.arange(sequences)[:, None] * context + np.arange(context + 1)
     sums = []
@@ -78,11 +78,11 @@ def evaluate(model: Transformer, tokens: NDArray[Any], *, count: int) -> Evaluat
     return Evaluation(loss=float(per_sequence.mean()), loss_se=spread, tokens=sequences * context)
 
 
-def _sequence_losses(model: Transformer, ids: Tensor) -> Tensor:
+def _sequence_losses(model: LanguageModel, ids: Tensor) -> Tensor:
     """Loss of each token [B, T] of windows [B, T + 1]."""
     hidden = model.hidden(ids[:, :-1]).flatten(0, 1)
     targets = ids[:, 1:].flatten()
-    vocabulary = model.head_weight.shape[0]
+    vocabulary = model.shape.vocab_size
     rows = chunk_rows(vocabulary, device_type=hidden.device.type)
     losses = [
         F.cross_entropy(model.logits(part).float(), labels, reduction="none")

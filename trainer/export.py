@@ -30,6 +30,8 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from trainer.model.attention import CausalAttention, LatentCausalAttention
 from trainer.model.feedforward import MixtureOfExperts
+from trainer.model.foreign import ForeignModel
+from trainer.model.language_model import LanguageModel
 from trainer.model.norm import EPS
 from trainer.model.position import ROTARY_BASE
 from trainer.model.transformer import Transformer
@@ -117,7 +119,7 @@ AutoConfig.register("isosweep", IsosweepConfig)
 AutoModelForCausalLM.register(IsosweepConfig, IsosweepForCausalLM)
 
 
-def export(model: Transformer, folder: Path, *, tokenizer_dir: Path | None = None) -> str:
+def export(model: LanguageModel, folder: Path, *, tokenizer_dir: Path | None = None) -> str:
     """Write a model as a `transformers` folder.
 
     Args:
@@ -127,7 +129,29 @@ def export(model: Transformer, folder: Path, *, tokenizer_dir: Path | None = Non
 
     Returns:
         Name of the class that the folder loads as.
+
+    Raises:
+        ValueError: for a module of the user's that is no model of `transformers`.
     """
+    exported = _exported(model)
+    exported.generation_config.eos_token_id = None
+    exported.generation_config.bos_token_id = None
+    exported.save_pretrained(folder)
+    if tokenizer_dir is not None:
+        shutil.copytree(tokenizer_dir, folder, dirs_exist_ok=True)
+    return type(exported).__name__
+
+
+def _exported(model: LanguageModel) -> PreTrainedModel:
+    if isinstance(model, ForeignModel):
+        if not isinstance(model.module, PreTrainedModel):
+            raise ValueError(
+                "only models of transformers can be exported for it, got a "
+                f"{type(model.module).__name__} of {model.shape.family}; its weights are in the "
+                "trial's checkpoints"
+            )
+        return model.module
+    assert isinstance(model, Transformer)
     if is_gpt2(model.shape):
         exported: PreTrainedModel = _to_gpt2(model)
     elif is_llama(model.shape):
@@ -135,12 +159,7 @@ def export(model: Transformer, folder: Path, *, tokenizer_dir: Path | None = Non
     else:
         exported = IsosweepForCausalLM(IsosweepConfig(shape=dataclasses.asdict(model.shape)))
         exported.model.load_state_dict(model.state_dict())
-    exported.generation_config.eos_token_id = None
-    exported.generation_config.bos_token_id = None
-    exported.save_pretrained(folder)
-    if tokenizer_dir is not None:
-        shutil.copytree(tokenizer_dir, folder, dirs_exist_ok=True)
-    return type(exported).__name__
+    return exported
 
 
 def is_gpt2(shape: ModelShape) -> bool:

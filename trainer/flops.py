@@ -1,6 +1,6 @@
 """Floating-point operations of training, per token, under named conventions.
 
-In: a `ModelShape`. Out: `FlopsPerToken`. One multiply-add is 2 operations and the backward pass
+In: a `Shape`. Out: `FlopsPerToken`. One multiply-add is 2 operations and the backward pass
 costs twice the forward pass, so a weight that multiplies the token stream costs 6 per token:
 
     exact  = 6 W + 12 L d_attn T              (full score matrix)
@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.shapes import ModelShape, count_parameters
+from trainer.foreign import ForeignShape
+from trainer.shapes import Shape, count_parameters
 
 BACKWARD_AND_FORWARD = 3
 """Cost of a training step over that of its forward pass; nothing is recomputed."""
@@ -51,15 +52,20 @@ class FlopsPerToken:
         return self.matmul + self.attention_causal
 
 
-def training_flops_per_token(shape: ModelShape) -> FlopsPerToken:
+def training_flops_per_token(shape: Shape) -> FlopsPerToken:
     """Count the training FLOPs of one token by closed formula.
 
     Grouped key/value heads save weights, not scores, so the attention term does not depend on
-    `n_kv_head`.
+    `n_kv_head`. Of models of other code the forward pass was counted when the shape was made.
     """
-    per_key = 6.0 * shape.n_layer * shape.score_channels
+    if isinstance(shape, ForeignShape):
+        matmul = BACKWARD_AND_FORWARD * shape.weight_flops
+        per_key = BACKWARD_AND_FORWARD * shape.attention_flops
+    else:
+        matmul = 6.0 * count_parameters(shape).matmul_active
+        per_key = 6.0 * shape.n_layer * shape.score_channels
     return FlopsPerToken(
-        matmul=6.0 * count_parameters(shape).matmul_active,
+        matmul=matmul,
         attention=per_key * shape.context,
         attention_causal=per_key * (shape.context + 1) / 2,
     )

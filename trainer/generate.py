@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.model.attention import LayerCache
-from trainer.model.transformer import Transformer
+from trainer.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +44,7 @@ GREEDY = Sampling(temperature=0.0)
 
 @torch.no_grad()
 def generate(
-    model: Transformer,
+    model: LanguageModel,
     prompt: Sequence[int],
     *,
     count: int,
@@ -55,7 +54,7 @@ def generate(
     """Continue a prompt.
 
     Earlier positions are remembered layer by layer; when the context is full, the later half of it
-    is read anew and generation goes on.
+    is read anew and generation goes on. A model that keeps no memory reads it anew every time.
 
     Args:
         model: dropout is off here whatever its mode.
@@ -77,14 +76,16 @@ def generate(
     model.eval()
     generator = torch.Generator().manual_seed(sampling.seed)
     text = list(prompt)
-    caches = [LayerCache() for _ in model.blocks]
+    caches = model.new_caches()
     unread = text[-context:]
     while len(text) < len(prompt) + count:
-        if caches[0].length + len(unread) > context:
-            caches = [LayerCache() for _ in model.blocks]
+        if not caches:
+            unread = text[-context:]
+        elif caches[0].length + len(unread) > context:
+            caches = model.new_caches()
             unread = text[-max(1, context // 2) :]
-        ids = torch.tensor([unread], device=model.embedding.device)
-        logits = model.logits(model.hidden(ids, caches)[:, -1])[0].float().cpu()
+        ids = torch.tensor([unread], device=model.device)
+        logits = model.logits(model.hidden(ids, caches or None)[:, -1])[0].float().cpu()
         token = draw(logits, sampling, generator)
         if token == stop:
             break
@@ -116,9 +117,9 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
 
 
 @torch.no_grad()
-def likeliest(model: Transformer, prompt: Sequence[int], *, k: int) -> list[tuple[int, float]]:
+def likeliest(model: LanguageModel, prompt: Sequence[int], *, k: int) -> list[tuple[int, float]]:
     """The k likeliest next tokens with their probabilities, descending."""
-    ids = torch.tensor([list(prompt)[-model.shape.context :]], device=model.embedding.device)
+    ids = torch.tensor([list(prompt)[-model.shape.context :]], device=model.device)
     was_training = model.training
     model.eval()
     probabilities = model(ids)[0, -1].float().softmax(-1)

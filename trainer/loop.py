@@ -14,12 +14,12 @@ from torch import Tensor
 
 from trainer.batches import TokenBatches, inputs_and_targets
 from trainer.config import TrainConfig
+from trainer.foreign import ForeignShape
 from trainer.model.attention import Backend
-from trainer.model.transformer import Transformer
+from trainer.model.build import build_model
 from trainer.optim import Optimizer
 from trainer.parallel import Group
 from trainer.schedule import multiplier
-from trainer.shapes import count_parameters
 
 
 class Diverged(Exception):
@@ -43,7 +43,7 @@ class Training:
         group: the processes that share each batch; None: this one alone.
 
     Raises:
-        AssertionError: when the built model has another size than `count_parameters` says.
+        AssertionError: when the built model has another size than was counted.
     """
 
     def __init__(
@@ -61,21 +61,15 @@ class Training:
         self.step = 0
         self._batches = batches
         self._group = group or Group()
-        self.model = Transformer(
-            config.shape,
-            seed=config.seed,
-            backend=backend,
-            init=config.init,
-            dropout=config.dropout,
-        ).to(device)
-        built = sum(p.numel() for p in self.model.parameters())
-        assert built == count_parameters(config.shape).total, f"built {built} parameters"
+        self.model = build_model(config, backend=backend).to(device)
         self._optimizer = Optimizer(self.model, config.optimizer)
         self.micro_batch = micro_batch_sequences or config.batch_sequences
         self._mixtures = self.model.mixtures
         self._load: Tensor | None = None
         gumbel = any(mixture.sizes.gumbel > 0 for mixture in self._mixtures)
-        self._is_random = config.dropout > 0 or gumbel
+        # Models of other code may draw noise of their own.
+        foreign = isinstance(config.shape, ForeignShape)
+        self._is_random = config.dropout > 0 or gumbel or foreign
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
         self._pending: list[tuple[Tensor, Tensor]] = []
@@ -123,7 +117,7 @@ class Training:
                 torch.manual_seed(_noise_seed(self.config.seed, self.step, place))
             with self._precision():
                 loss = self.model.loss(*inputs_and_targets(part))
-            auxiliary = self.model.auxiliary_loss() if self._mixtures else None
+            auxiliary = self.model.auxiliary_loss()
             objective = loss if auxiliary is None else loss + auxiliary
             if len(parts) > 1:
                 share = len(part) / len(ids)

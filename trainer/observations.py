@@ -25,7 +25,7 @@ from trainer.data.shards import TokenData
 from trainer.data.tokenizers import Tokenizer
 from trainer.durable import write_atomically
 from trainer.generate import GREEDY, Sampling, generate, likeliest, repetition
-from trainer.model.transformer import Transformer
+from trainer.model.language_model import LanguageModel
 from trainer.result import LOGITS_NAME, PREDICTIONS_NAME, SAMPLES_NAME
 
 PROMPT_TOKENS = 32
@@ -56,7 +56,7 @@ class Prompt:
     """The token that really follows."""
 
 
-def observe(model: Transformer, data: TokenData, out_dir: Path) -> None:
+def observe(model: LanguageModel, data: TokenData, out_dir: Path) -> None:
     """Write `samples.txt`, `predictions.json` and `logits.json` into a trial's folder.
 
     The same model and data give the same bytes on the same device and versions.
@@ -100,7 +100,7 @@ def held_out_prompts(tokens: NDArray[Any], *, context: int) -> tuple[Prompt, ...
     )
 
 
-def samples(model: Transformer, prompts: Sequence[Prompt], words: _Words) -> str:
+def samples(model: LanguageModel, prompts: Sequence[Prompt], words: _Words) -> str:
     """Continue each prompt greedily and by drawing, as text for people."""
     blocks = []
     for number, prompt in enumerate(prompts, 1):
@@ -119,7 +119,7 @@ def samples(model: Transformer, prompts: Sequence[Prompt], words: _Words) -> str
 
 
 def predictions(
-    model: Transformer, prompts: Sequence[Prompt], words: _Words
+    model: LanguageModel, prompts: Sequence[Prompt], words: _Words
 ) -> list[dict[str, Any]]:
     """The likeliest next tokens after each prompt, with their probabilities, descending."""
     return [
@@ -137,7 +137,7 @@ def predictions(
 
 
 @torch.no_grad()
-def logit_statistics(model: Transformer, tokens: NDArray[Any]) -> dict[str, Any]:
+def logit_statistics(model: LanguageModel, tokens: NDArray[Any]) -> dict[str, Any]:
     """Histogram, mean and standard deviation of the logits on the first held-out sequences.
 
     Wide logits before training are the mark of an initialisation that is too large, and of a first
@@ -152,7 +152,7 @@ def logit_statistics(model: Transformer, tokens: NDArray[Any]) -> dict[str, Any]
     ids = np.asarray(tokens[: sequences * context], dtype=np.int64).reshape(sequences, context)
     was_training = model.training
     model.eval()
-    hidden = model.hidden(torch.from_numpy(ids).to(model.embedding.device)).flatten(0, 1)
+    hidden = model.hidden(torch.from_numpy(ids).to(model.device)).flatten(0, 1)
     # Every stride-th position: early and late ones alike.
     stride = -(-hidden.shape[0] * vocabulary // LOGITS)
     hidden = hidden[::stride]

@@ -8,24 +8,26 @@ views of another, and clipping, updating and clearing are one operation each (d 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig
+from trainer.foreign import ForeignShape
+from trainer.model.language_model import LanguageModel
 
 _ALIGNMENT = 16
 """Each tensor starts at a multiple of this many floats (64 bytes), as torch's own would."""
 
 
-def is_decayed(name: str, parameter: Tensor) -> bool:
+def is_decayed(name: str, parameter: Tensor, *, look_ups: Container[str]) -> bool:
     """Whether weight decay applies: matrices yes; embeddings, positions, norms and biases no.
 
     A tied head is the embedding and has none.
     """
-    return parameter.ndim >= 2 and name not in ("embedding", "positions")
+    return parameter.ndim >= 2 and name not in look_ups
 
 
 class Optimizer:
@@ -42,13 +44,23 @@ class Optimizer:
     Args:
         model: its parameters must be fp32.
         config: the optimiser's name and numbers.
+
+    Raises:
+        ValueError: for `muon` with a model of other code.
     """
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(self, model: LanguageModel, config: OptimizerConfig) -> None:
+        if config.name == "muon" and isinstance(model.shape, ForeignShape):
+            raise ValueError(
+                f"muon knows the matrices of our own models only, got {model.shape.family}; use "
+                "adamw"
+            )
         self._clip_norm = config.clip_norm
         by_group: dict[str, list[nn.Parameter]] = {"muon": [], "decayed": [], "plain": []}
+        look_ups = model.look_ups
         for name, parameter in model.named_parameters():
-            by_group[_group(name, parameter, config)].append(parameter)
+            if parameter.requires_grad:
+                by_group[_group(name, parameter, config, look_ups)].append(parameter)
         parameters = [p for group in by_group.values() for p in group]
         self.flat = torch.zeros(sum(map(_padded, parameters)), device=parameters[0].device)
         self.flat_grad = torch.zeros_like(self.flat)
@@ -140,10 +152,12 @@ class Optimizer:
         self.flat_grad.zero_()
 
 
-def _group(name: str, parameter: Tensor, config: OptimizerConfig) -> str:
+def _group(name: str, parameter: Tensor, config: OptimizerConfig, look_ups: Container[str]) -> str:
     if config.name == "muon" and name.startswith("blocks.") and parameter.ndim >= 2:
         return "muon"
-    return "decayed" if config.decay_all or is_decayed(name, parameter) else "plain"
+    return (
+        "decayed" if config.decay_all or is_decayed(name, parameter, look_ups=look_ups) else "plain"
+    )
 
 
 def _adam(leaves: dict[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -15,6 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from trainer.counts import ParameterCounts
+from trainer.foreign import ForeignShape
+
 Position = Literal["none", "learned", "sinusoidal", "rotary"]
 Norm = Literal["layernorm", "rmsnorm"]
 Activation = Literal["relu", "gelu", "learned_gelu", "silu", "swiglu"]
@@ -70,6 +73,11 @@ class Experts:
     """What keeps the load even: an auxiliary loss, a bias for choosing only, or nothing."""
     balance_rate: float = 0.01
     """Weight of the auxiliary loss, or size of a step of the bias."""
+
+    @property
+    def met(self) -> int:
+        """Experts that a token meets."""
+        return self.top_k + self.n_shared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,27 +200,22 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ParameterCounts:
-    """Parameters by component; unit: scalars."""
-
-    total: int
-    """Every trained scalar, counted once (a tied head adds none)."""
-    body: int
-    """Blocks and final norm: no embedding, no positions, no head."""
-    embedding: int
-    """Token embedding and learned positions."""
-    head: int
-    """The output head's own weights and bias (0 weights when tied)."""
-    matmul: int
-    """Weights that multiply the token stream: body matrices + vocab_size * d_model, tied or not."""
-    active: int
-    """As `total`, with only the experts a token meets (equal to `total` for dense models)."""
-    matmul_active: int
-    """As `matmul`, with only the experts a token meets: what the FLOPs count."""
+Shape = ModelShape | ForeignShape
+"""What a run trains: a model of ours, or one of other code whose counts come with its shape."""
 
 
-def count_parameters(shape: ModelShape) -> ParameterCounts:
+def shape_from_record(record: dict[str, Any]) -> Shape:
+    """A shape from plain values, as `dataclasses.asdict` gives them.
+
+    Raises:
+        TypeError: when a field is missing or unknown.
+        ValueError: when the shape cannot be built.
+    """
+    kind = ForeignShape if "family" in record else ModelShape
+    return kind.from_record(record)
+
+
+def count_parameters(shape: Shape) -> ParameterCounts:
     """Count the parameters of a model by component.
 
     The components are those of Hoffmann et al. 2022 (arXiv 2203.15556, appendix F) and Kaplan et
@@ -224,6 +227,8 @@ def count_parameters(shape: ModelShape) -> ParameterCounts:
     Returns:
         Scalars by component; `trainer.model` builds exactly these.
     """
+    if isinstance(shape, ForeignShape):
+        return shape.counts
     d = shape.d_model
     attention, attention_vectors = _attention_parameters(shape)
     feed_forward, idle, feed_forward_vectors = _feed_forward_parameters(shape)

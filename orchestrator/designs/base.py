@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from trainer.shapes import ModelShape
+from trainer.shapes import Shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ class Progress:
 class Size:
     """One model size that can be trained."""
 
-    shape: ModelShape
+    shape: Shape
     """Its shape."""
     params: float
     """N, matmul parameters."""
@@ -109,7 +109,7 @@ class Point:
 
     params: float
     """Wanted N, matmul parameters."""
-    shape: ModelShape | None = None
+    shape: Shape | None = None
     """Exact shape; None: the nearest real one."""
     flops: float | None = None
     """Training compute, FLOPs."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from trainer.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from trainer.identity import ADDED, OUTSIDE, identity_record
 from trainer.result import RunResult, RunStatus
 from trainer.shapes import preset
 
@@ -83,3 +86,56 @@ def test_a_result_survives_json_and_non_finite_losses_are_refused() -> None:
         dataclasses.replace(result, loss=float("nan")).to_json()
     with pytest.raises(ValueError, match=r"missing \['attempts'"):
         RunResult.from_json("{}")
+
+
+def published(family: str, schedule: ScheduleConfig) -> TrainConfig:
+    return TrainConfig(
+        shape=preset(family, d_model=64, n_layer=2, n_head=4, vocab_size=256, context=128),
+        data_digest="d" * 64,
+        steps=1000,
+        batch_sequences=8,
+        validation_tokens=4096,
+        seed=0,
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+        schedule=schedule,
+    )
+
+
+def test_identities_of_the_first_version_stay_what_they_were() -> None:
+    llama = published("llama", ScheduleConfig(name="wsd", warmup_steps=50, cooldown_steps=200))
+    assert llama.trial_id == "1c6f799eff32e052"
+    assert llama.trajectory_id == "bfe3825aadb4159d"
+    points = ScheduleConfig(name="points", points=((0, 0.0), (10, 1.0)))
+    assert published("deepseek", points).trial_id == "39a8ab226a5a6a4f"
+
+
+def test_a_record_without_the_fields_that_have_defaults_is_read_with_them() -> None:
+    config = published("llama", ScheduleConfig())
+
+    def bare(value: Any) -> dict[str, Any]:
+        kept = (f for f in dataclasses.fields(value) if f.default is dataclasses.MISSING)
+        return {
+            f.name: bare(v) if dataclasses.is_dataclass(v := getattr(value, f.name)) else v
+            for f in kept
+        }
+
+    record = bare(config)
+    assert "init" not in record
+    assert record["schedule"] == {}
+    assert TrainConfig.from_dict(record) == config
+
+
+def test_a_field_added_later_moves_an_identity_only_where_it_is_used() -> None:
+    @dataclass(frozen=True)
+    class Now:
+        width: int
+        bias: bool = False
+
+    @dataclass(frozen=True)
+    class Later(Now):
+        scale: float = field(default=1.0, metadata=ADDED)
+        place: str = field(default="", metadata=OUTSIDE)
+
+    assert identity_record(Later(3, place="here")) == identity_record(Now(3))
+    assert identity_record(Later(3, scale=2.0)) == {"width": 3, "bias": False, "scale": 2.0}
+    assert identity_record(((1, Now(2)),)) == [[1, {"width": 2, "bias": False}]]

@@ -15,6 +15,7 @@ from trainer.config import Init
 from trainer.model.attention import Backend, LayerCache, make_attention
 from trainer.model.feedforward import MixtureOfExperts, make_feed_forward
 from trainer.model.initial import initialise
+from trainer.model.language_model import LanguageModel
 from trainer.model.loss import head_loss
 from trainer.model.norm import make_norm
 from trainer.model.position import sinusoids
@@ -48,7 +49,7 @@ class Block(nn.Module):
         return F.dropout(x, self.dropout, self.training) if self.dropout > 0 else x
 
 
-class Transformer(nn.Module):
+class Transformer(LanguageModel):
     """A decoder-only language model.
 
     Args:
@@ -59,6 +60,7 @@ class Transformer(nn.Module):
         dropout: of both sub-layers' outputs and of the dense feed-forward's hidden layer.
     """
 
+    shape: ModelShape
     sinusoids: Tensor
 
     def __init__(
@@ -106,6 +108,15 @@ class Transformer(nn.Module):
         layers = [block.feed_forward for block in self.blocks]
         return [layer for layer in layers if isinstance(layer, MixtureOfExperts)]
 
+    @property
+    def look_ups(self) -> frozenset[str]:
+        """Names of the token embedding and the learned positions."""
+        return frozenset(("embedding", "positions"))
+
+    def new_caches(self) -> list[LayerCache]:
+        """One empty memory per layer."""
+        return [LayerCache() for _ in self.blocks]
+
     def hidden(self, tokens: Tensor, caches: Sequence[LayerCache] | None = None) -> Tensor:
         """Final normalised states [B, T, d] of token ids [B, T].
 
@@ -127,10 +138,6 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of final states [..., d]."""
         return F.linear(hidden, self.head_weight, self.head_bias)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits [B, T, V] of token ids [B, T]."""
-        return self.logits(self.hidden(tokens))
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean next-token cross-entropy, nats per token.
