@@ -388,6 +388,9 @@ class Execution(_Section):
     """Time between checkpoints: what a lost worker can cost at most."""
     retries: Annotated[int, Field(ge=0, le=100)] = 3
     """How often a trial whose worker died is started again."""
+    stalled_after: Seconds = 600.0
+    """A trial whose step stands still for so long, and for 20 of its own steps, is stuck: its
+    worker is ended and it goes on in another one."""
 
 
 class Tracking(_Section):

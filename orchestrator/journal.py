@@ -7,6 +7,8 @@ opened for writing; a damaged line anywhere else is refused, never skipped.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import time
@@ -18,12 +20,14 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from orchestrator.errors import Fault, StateRefused
+from orchestrator.errors import EnvironmentUnusable, Fault, StateRefused
 from orchestrator.state import Event, EventKind, SweepState, fold
 
 JOURNAL = "journal.jsonl"
 LOCK = ".lock"
 HOLDER = ".lock.holder"
+DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+"""Errors of a disk that takes no more."""
 
 
 class Journal:
@@ -33,7 +37,8 @@ class Journal:
         self.sweep_dir = sweep_dir
         self._clock = clock
         self._lock = FileLock(sweep_dir / LOCK, mode=0o600)
-        self._file: Any = None
+        self._file: int | None = None
+        self._length = 0
         self._next = 0
         self.state = SweepState()
         """The state after every event so far."""
@@ -45,9 +50,8 @@ class Journal:
         events, whole = _parse(path)
         if path.exists() and whole < path.stat().st_size:
             os.truncate(path, whole)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._file = os.fdopen(descriptor, "ab")
-        self._next = len(events)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._next, self._length = len(events), whole
         self.state = fold(events)
         return self
 
@@ -58,7 +62,7 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
         (self.sweep_dir / HOLDER).unlink(missing_ok=True)
         self._lock.release()
 
@@ -66,12 +70,23 @@ class Journal:
         """Write one event durably and apply it to `state`.
 
         Raises:
-            OSError: when the disk refuses; the event then did not happen.
+            EnvironmentUnusable: when the disk refuses; the event then did not happen, and nothing
+                of it is left in the file.
         """
+        assert self._file is not None
         event = Event(seq=self._next, time=self._clock(), kind=kind, data=data)
-        self._file.write(_line(event))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = _line(event)
+        try:
+            written = os.write(self._file, line)
+            if written < len(line):
+                written += os.write(self._file, line[written:])  # raises where the disk is full
+            os.fsync(self._file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._length)
+            where = self.sweep_dir / JOURNAL
+            raise disk_refuses(f"{where}: {len(line)} more bytes: {error.strerror}") from error
+        self._length += len(line)
         self._next += 1
         self.state = fold([event], self.state)
         return event
@@ -91,6 +106,19 @@ class Journal:
                 )
             ) from None
         write_atomic(holder, f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+
+
+def disk_refuses(what: str) -> EnvironmentUnusable:
+    """The error of a disk that takes no more, be it full, read-only or broken."""
+    return EnvironmentUnusable(
+        Fault(
+            code="SWP-3005",
+            rule=f"the disk must take what a sweep writes; it refused {what}",
+            place=what.split(": ")[0],
+            remedy="make room (`sweep clean` removes checkpoints of finished trials), then "
+            "`sweep resume`: nothing that was acknowledged is lost",
+        )
+    )
 
 
 def read_state(sweep_dir: Path) -> SweepState:

@@ -215,7 +215,7 @@ def _words(event: Event, state: SweepState) -> str:
             return f"{label}: {result['status']}{loss} {result['message']}".rstrip()
         case EventKind.TRIAL_CACHED:
             return f"{label}: taken over from {data['source']}"
-        case EventKind.TRIAL_LOST | EventKind.TRIAL_ABANDONED:
+        case EventKind.TRIAL_STALLED | EventKind.TRIAL_LOST | EventKind.TRIAL_ABANDONED:
             return f"{label}: {event.kind.value.removeprefix('trial_')}, {data['reason']}"
         case EventKind.TRIAL_RESET:
             return f"{label}: to be trained anew"

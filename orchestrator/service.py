@@ -19,7 +19,7 @@ from orchestrator.display import Display
 from orchestrator.errors import Exit
 from orchestrator.executors.base import STOP_FILE, Executor
 from orchestrator.hardware import remember
-from orchestrator.journal import Journal
+from orchestrator.journal import DISK_REFUSES, Journal, disk_refuses
 from orchestrator.opening import open_sweep
 from orchestrator.outcome import FULL_ANSWER, Answer, fit_losses, write_losses, write_outcome
 from orchestrator.rounds import design_of, plan_round
@@ -27,6 +27,7 @@ from orchestrator.setting import Setting
 from orchestrator.state import EventKind, LevelState, SweepState
 from orchestrator.stopping import Stop
 from orchestrator.tracking import BackgroundProjection
+from orchestrator.trial_files import steps_executed
 from orchestrator.trial_runner import TrialRunner
 
 TRACKER_GRACE_S = 60.0
@@ -70,13 +71,19 @@ def run_sweep(
 
     Raises:
         StateRefused: when the directory is in use, or budget or data are not those it began with.
-        EnvironmentUnusable: when the executor cannot run.
+        EnvironmentUnusable: when the executor cannot run, or the disk takes no more.
     """
-    setting.sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with Journal(setting.sweep_dir) as journal:
-        open_sweep(setting, journal)
-        sweep = _Sweep(setting, journal, make_executor, tracker, display, answer)
-        return sweep.run()
+    try:
+        setting.sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with Journal(setting.sweep_dir) as journal:
+            open_sweep(setting, journal)
+            sweep = _Sweep(setting, journal, make_executor, tracker, display, answer)
+            return sweep.run()
+    except OSError as error:
+        if error.errno in DISK_REFUSES:
+            where = error.filename or setting.sweep_dir
+            raise disk_refuses(f"{where}: {error.strerror}") from error
+        raise
 
 
 class _Sweep:
@@ -105,7 +112,6 @@ class _Sweep:
             stop=self._stop,
         )
         self._append = self._runner.append
-        self._unpaid: list[str] = []
         self._given_up: set[str] = set()
         self._unfitted: set[int] = set()
 
@@ -121,7 +127,7 @@ class _Sweep:
             self._tracker.show(self._state)
             self._tracker.start()
         try:
-            with self._runner, self._stop.listening():
+            with self._stop.listening(), self._runner:
                 self._all_rounds()
             if self._stop.asked:
                 return self._interrupted()
@@ -149,7 +155,7 @@ class _Sweep:
                 more = self._open_round(design)
             self._retry_unpaid()
             if not self._runner.in_flight:
-                if self._unpaid:
+                if self._runner.unpaid:
                     self._give_up_unpaid()
                     continue
                 if not more:
@@ -212,17 +218,18 @@ class _Sweep:
         self._display.level_opened(level, design.rounds or level.level)
         self._unfitted.add(level.level)
         left = [t for t in left if not self._runner.take_over(t)]
-        self._unpaid += [t for t in left if not self._runner.dispatch(t)]
+        self._runner.unpaid += [t for t in left if not self._runner.dispatch(t)]
 
     def _retry_unpaid(self) -> None:
         """What did not fit beside the trials in flight may fit now that they have ended."""
-        if self._unpaid and not self._runner.in_flight and not self._stop.asked:
-            self._unpaid = [t for t in self._unpaid if not self._runner.dispatch(t)]
+        if self._runner.unpaid and not self._runner.in_flight and not self._stop.asked:
+            self._runner.unpaid = [t for t in self._runner.unpaid if not self._runner.dispatch(t)]
 
     def _give_up_unpaid(self) -> None:
-        unpaid, self._unpaid = self._unpaid, []
+        unpaid, self._runner.unpaid = self._runner.unpaid, []
         self._given_up |= set(unpaid)
-        self._append(EventKind.BUDGET_SPENT, trial_ids=unpaid)
+        executed = {t: steps_executed(self._runner.folder(t)) for t in unpaid}
+        self._append(EventKind.BUDGET_SPENT, trial_ids=unpaid, steps_executed=executed)
         for trial_id in unpaid:
             self._display.trial_over(self._state.trials[trial_id], self._state)
 

@@ -27,6 +27,8 @@ class EventKind(StrEnum):
     """A trial ended with a result."""
     TRIAL_CACHED = "trial_cached"
     """A result that another sweep paid for was taken over."""
+    TRIAL_STALLED = "trial_stalled"
+    """A trial's step stood still for too long; its worker is being ended."""
     TRIAL_LOST = "trial_lost"
     """An attempt's worker died; the trial goes on in another one."""
     TRIAL_ABANDONED = "trial_abandoned"
@@ -64,6 +66,8 @@ class TrialStatus(StrEnum):
     """Not started, or waiting for another attempt."""
     RUNNING = "running"
     """An attempt is under way (or was, when the driver died)."""
+    STALLED = "stalled"
+    """An attempt is under way, but its step does not move; it is being ended and tried again."""
     COMPLETED = "completed"
     """Its loss is a datum."""
     DIVERGED = "diverged"
@@ -124,7 +128,7 @@ class TrialState:
     cached_from: str = ""
     """Name of the sweep that paid for it, if another did."""
     lost_steps: int = 0
-    """Steps executed by an abandoned trial."""
+    """Steps executed by lost attempts; part of the result's own count once there is one."""
     sunk_flops: float = 0.0
     """Compute of earlier lives, before it was reset, FLOPs."""
 
@@ -236,6 +240,9 @@ def _apply(state: SweepState, event: Event) -> SweepState:
                 reason=_why_no_datum(result),
                 cached_from=data.get("source", ""),
             )
+        case EventKind.TRIAL_STALLED:
+            trial = state.trials[data["trial_id"]]
+            return _with(state, trial, status=TrialStatus.STALLED, reason=data["reason"])
         case EventKind.TRIAL_LOST:
             trial = state.trials[data["trial_id"]]
             return _with(
@@ -244,6 +251,7 @@ def _apply(state: SweepState, event: Event) -> SweepState:
                 status=TrialStatus.PLANNED,
                 losses_of_workers=trial.losses_of_workers + 1,
                 reason=data["reason"],
+                lost_steps=data.get("steps_executed", 0),
             )
         case EventKind.TRIAL_ABANDONED:
             trial = state.trials[data["trial_id"]]
@@ -261,6 +269,7 @@ def _apply(state: SweepState, event: Event) -> SweepState:
                     state.trials[trial_id],
                     status=TrialStatus.UNAFFORDABLE,
                     reason="what was left of the budget did not pay for it",
+                    lost_steps=data.get("steps_executed", {}).get(trial_id, 0),
                 )
             return state
         case EventKind.TRIAL_RESET:
@@ -281,7 +290,7 @@ def _apply(state: SweepState, event: Event) -> SweepState:
             return dataclasses.replace(state, fit=data)
         case EventKind.SWEEP_INTERRUPTED:
             for trial in state.trials.values():
-                if trial.status is TrialStatus.RUNNING:
+                if trial.status in (TrialStatus.RUNNING, TrialStatus.STALLED):
                     state = _with(state, trial, status=TrialStatus.PLANNED)
             return state
         case EventKind.SWEEP_FINISHED:

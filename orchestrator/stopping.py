@@ -33,6 +33,11 @@ class Stop:
         self.signal, self.at = number, time.monotonic()
         self._file.touch()
 
+    def ask_trials(self) -> None:
+        """Ask running trials to checkpoint and end; the sweep itself ends for its own reason."""
+        with contextlib.suppress(OSError):
+            self._file.touch()
+
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
         """Take over SIGINT, SIGTERM and SIGHUP while the context lasts."""

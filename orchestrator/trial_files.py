@@ -26,8 +26,23 @@ def progress_of(sweep_dir: Path, trial_id: str) -> Running:
 
 def steps_executed(folder: Path) -> int:
     """Optimiser steps that a trial has executed over all attempts, as far as it could say."""
-    path = folder / "attempts.json"
-    return int(json.loads(path.read_text())["steps_executed"]) if path.exists() else 0
+    try:
+        return int(json.loads((folder / "attempts.json").read_bytes())["steps_executed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def steps_in_all(folder: Path, *, steps: int) -> int:
+    """Steps that a trial will have executed when it is over, if nothing more happens to it.
+
+    Args:
+        folder: the trial's.
+        steps: steps of the whole trial; what lies behind its newest checkpoint is to be done.
+    """
+    saved = [
+        int(path.stem.removeprefix("step-")) for path in folder.glob("checkpoints/step-*.json")
+    ]
+    return steps_executed(folder) + steps - max(saved, default=0)
 
 
 def paid_elsewhere(outputs: Path, sweep_dir: Path, trial_id: str) -> tuple[Path, RunResult] | None:

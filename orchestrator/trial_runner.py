@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from orchestrator.board import Running
 from orchestrator.display import Display
 from orchestrator.executors.base import (
     STOP_FILE,
+    Blocked,
     Executor,
     Finished,
     Interrupted,
@@ -26,13 +27,15 @@ from orchestrator.executors.base import (
     Started,
 )
 from orchestrator.hardware import gpus_per_trial
-from orchestrator.journal import Journal
+from orchestrator.journal import Journal, disk_refuses
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, SweepState, TrialState, TrialStatus
 from orchestrator.stopping import Stop
 from orchestrator.tracking import BackgroundProjection
-from orchestrator.trial_files import paid_elsewhere, progress_of, steps_executed
+from orchestrator.trial_files import paid_elsewhere, progress_of, steps_executed, steps_in_all
+from orchestrator.vigil import Vigil
 from trainer.config import RunOptions
+from trainer.pulse import read_pulse
 from trainer.result import RunResult
 
 POLL_S = 0.25
@@ -75,8 +78,11 @@ class TrialRunner:
         self._executor: Executor | None = None
         self._announced = False
         self._resources = contextlib.ExitStack()
+        self._vigil = Vigil(patience_s=setting.budget.run.stalled_after)
         self.in_flight: dict[str, float] = {}
-        """Trials submitted and not over, with what each will charge, FLOPs."""
+        """Trials submitted and not over, with what each will still charge, FLOPs."""
+        self.unpaid: list[str] = []
+        """Trials that wait, because what is left of the budget does not pay for them now."""
         self.trained = 0
         """Trials that ended since the beginning."""
 
@@ -102,15 +108,17 @@ class TrialRunner:
         return self._setting.sweep_dir / "trials" / trial_id
 
     def dispatch(self, trial_id: str) -> bool:
-        """Submit a trial if what is left of the budget pays for it."""
+        """Submit a trial if what is left of the budget pays for it, its lost attempts included."""
         assert self.state.opened is not None
         trial = self.state.trials[trial_id]
         committed = self.state.charged_flops + sum(self.in_flight.values())
-        if committed + trial.cost_flops > self.state.opened["budget_flops"]:
+        steps = steps_in_all(self.folder(trial_id), steps=trial.config.steps)
+        cost = trial.flops_per_step * max(0, steps - trial.lost_steps) + trial.evaluation_flops
+        if committed + cost > self.state.opened["budget_flops"]:
             return False
         if self._executor is None:
             self._executor = self._resources.enter_context(self._make_executor())
-        self.in_flight[trial_id] = trial.cost_flops
+        self.in_flight[trial_id] = cost
         self._executor.submit(self._job(trial))
         return True
 
@@ -127,10 +135,14 @@ class TrialRunner:
                     self._lost(event.trial_id, event.reason)
                 case Interrupted():
                     self.in_flight.pop(event.trial_id)
+                case Blocked():
+                    self._stop.ask_trials()
+                    raise disk_refuses(event.reason)
                 case None:
                     pass
             running = self._running()
             self._display.tick(self.state, running)
+            self._end_stalled(running)
             if self._stop.asked:
                 self._announce_stop(len(running))
                 if not running or time.monotonic() - self._stop.at > STOP_GRACE_S:
@@ -154,6 +166,17 @@ class TrialRunner:
         self._display.trial_over(self.state.trials[trial_id], self.state)
         return True
 
+    def _end_stalled(self, running: Iterable[str]) -> None:
+        """End the workers of trials that do not move; each is lost then, and tried again."""
+        pulses = {trial_id: read_pulse(self.folder(trial_id)) for trial_id in running}
+        for trial_id, silence in self._vigil.stalled(pulses).items():
+            step = f"step {silence.step}" if silence.step is not None else "its start"
+            reason = f"stood still at {step} for {silence.seconds:.0f} s; its worker was ended"
+            self.append(EventKind.TRIAL_STALLED, trial_id=trial_id, reason=reason)
+            self._display.note(f"{self.state.trials[trial_id].label}: {reason}")
+            assert self._executor is not None
+            self._executor.kill(trial_id)
+
     def _finished(self, trial_id: str, result: RunResult) -> None:
         self.in_flight.pop(trial_id)
         self.append(EventKind.TRIAL_FINISHED, trial_id=trial_id, result=_record(result))
@@ -161,18 +184,24 @@ class TrialRunner:
 
     def _lost(self, trial_id: str, reason: str) -> None:
         self.in_flight.pop(trial_id)
-        self.append(EventKind.TRIAL_LOST, trial_id=trial_id, reason=reason)
+        if self.state.trials[trial_id].status is TrialStatus.STALLED:
+            reason = self.state.trials[trial_id].reason
+        executed = steps_executed(self.folder(trial_id))
+        self.append(EventKind.TRIAL_LOST, trial_id=trial_id, reason=reason, steps_executed=executed)
         trial = self.state.trials[trial_id]
         if self._stop.asked:
             return
-        if trial.losses_of_workers <= self._setting.budget.run.retries and self.dispatch(trial_id):
-            self._display.note(f"{trial.label}: {reason}; going on from its last checkpoint")
+        if trial.losses_of_workers <= self._setting.budget.run.retries:
+            if self.dispatch(trial_id):
+                self._display.note(f"{trial.label}: {reason}; going on from its last checkpoint")
+            else:
+                self.unpaid.append(trial_id)
             return
         self.append(
             EventKind.TRIAL_ABANDONED,
             trial_id=trial_id,
             reason=f"{reason} ({trial.losses_of_workers} times)",
-            steps_executed=steps_executed(self.folder(trial_id)),
+            steps_executed=executed,
         )
         self._over(trial_id)
 
@@ -194,6 +223,7 @@ class TrialRunner:
                 checkpoint_every_s=run.checkpoint_every,
                 prefix_dir=setting.outputs / PREFIX_FOLDER if branches else None,
                 prefix_steps=branches,
+                stalled_after_s=run.stalled_after,
             ),
             out_dir=self.folder(trial.trial_id),
             stop_file=setting.sweep_dir / STOP_FILE,

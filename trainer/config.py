@@ -191,6 +191,8 @@ class RunOptions:
     """Store of the training prefixes that `wsd` runs share; None: each run trains all its steps."""
     prefix_steps: tuple[int, ...] = ()
     """Steps at which shorter runs of the same trajectory will branch off: kept in the store too."""
+    stalled_after_s: float = 0.0
+    """Silence after which the run counts as stuck, seconds (`trainer.pulse`); 0: never."""
     samples: bool = True
     """Whether samples, next-token probabilities and logits are recorded after the training."""
 

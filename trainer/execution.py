@@ -21,6 +21,7 @@ from trainer.loop import Diverged, Training
 from trainer.metrics import Line, Metrics, ReplayMismatch, log_steps
 from trainer.observations import observe
 from trainer.parallel import Group
+from trainer.pulse import Heart
 from trainer.result import Interrupted, Progress, RunResult, RunStatus
 from trainer.schedule import multiplier
 
@@ -55,10 +56,10 @@ class Execution:
         self.training, self.group, self.environment = training, group, environment
         self.started, self.clock = started, clock
         self.flops_per_token = training_flops_per_token(config.shape).total
-        self.before = bills.read(out_dir / "attempts.json")
         self.executed = 0
         self.train_s = 0.0
         self.notes: list[str] = []
+        self.before = self.bill_so_far()
         self.prefix_steps = 0
         self.logged = log_steps(config.steps, options.log_points)
         self.metrics = Metrics(out_dir / "metrics.jsonl")
@@ -70,6 +71,9 @@ class Execution:
         self.charge(sync=True)
         if group.size > 1:
             group.from_leader(self.training.state())
+        self.heart = Heart(
+            out_dir, attempt=self.before.attempts + 1, patience_s=options.stalled_after_s
+        )
         self.start_point()
 
     def to_the_end(
@@ -89,6 +93,7 @@ class Execution:
 
     def close(self) -> None:
         """Bring bill and metrics to the disk; nothing is logged after."""
+        self.heart.close()
         self.charge(sync=True)
         self.metrics.sync()
         self.metrics.close()
@@ -122,6 +127,12 @@ class Execution:
                 saved_at = time.monotonic()
         if self.executed:
             self.save()
+        whole = self.options.micro_batch_sequences or config.batch_sequences
+        if training.micro_batch < whole:
+            self.note(
+                f"memory did not suffice for {whole} sequences at once; the batch was cut into "
+                f"micro-batches of {training.micro_batch}: the last bits may differ"
+            )
 
     def start_point(self) -> None:
         """Begin the stretch of steps that the next logged point sums up."""
@@ -134,6 +145,7 @@ class Execution:
             Diverged: when a loss of the logged stretch is not finite.
         """
         self.executed += 1
+        self.heart.step(self.training.step)
         if self.training.step in self.logged:
             spent = self.clock() - self.point_at
             self.train_s += spent
@@ -188,6 +200,7 @@ class Execution:
     def finish(self) -> RunResult:
         """Evaluate the trained model on the held-out tokens."""
         config, manifest = self.config, self.data.manifest
+        self.heart.expect(config.steps, steps=config.validation_tokens / config.batch_tokens)
         held_out = evaluate(
             self.training.model, self.data.validation, count=config.validation_tokens
         )
@@ -284,6 +297,15 @@ class Execution:
         """Announce something and keep it for the result."""
         _log.warning("trial %s: %s", self.config.trial_id, text)
         self.notes.append(text)
+
+    def bill_so_far(self) -> Attempts:
+        """What earlier attempts cost; one that a power cut destroyed begins anew, and says so."""
+        path = self.out_dir / "attempts.json"
+        try:
+            return bills.read(path)
+        except ValueError as error:
+            self.note(f"the bill of earlier attempts is lost, a new one begins: {error}")
+            return Attempts()
 
     def bill(self) -> Attempts:
         """What the trial has cost, this attempt included."""

@@ -3,6 +3,7 @@
 out_dir/config.json      what is trained
 out_dir/metrics.jsonl    one line per logged point; written once
 out_dir/attempts.json    what it has cost so far
+out_dir/pulse.json       where it is, and how long it may be silent
 out_dir/checkpoints/     the newest two, each with its digest
 out_dir/samples.txt, predictions.json, logits.json   what the trained model says
 out_dir/result.json      the result; the trial is over once it is there

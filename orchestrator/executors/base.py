@@ -69,14 +69,24 @@ class Interrupted:
     """Which trial."""
 
 
-ExecutorEvent = Started | Finished | Lost | Interrupted
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blocked:
+    """An attempt ended because its disk refused to take more; nothing is wrong with the trial."""
+
+    trial_id: str
+    """Which trial."""
+    reason: str
+    """The path, and how many bytes it needed."""
+
+
+ExecutorEvent = Started | Finished | Lost | Interrupted | Blocked
 
 
 class Executor(Protocol):
     """Runs jobs and tells what becomes of them. A context manager: leaving it ends every worker.
 
-    Every job submitted yields any number of `Started`, and then exactly one of `Finished`, `Lost`
-    or `Interrupted`; a lost job may be submitted again.
+    Every job submitted yields any number of `Started`, and then exactly one of `Finished`, `Lost`,
+    `Interrupted` or `Blocked`; a lost job may be submitted again.
     """
 
     def __enter__(self) -> Executor:
@@ -89,6 +99,10 @@ class Executor(Protocol):
 
     def submit(self, job: Job) -> None:
         """Queue a job; jobs start in the order of submission as resources allow."""
+        ...
+
+    def kill(self, trial_id: str) -> None:
+        """End the worker of a trial that does not move any more; its job is then `Lost`."""
         ...
 
     def next_event(self, timeout_s: float) -> ExecutorEvent | None:

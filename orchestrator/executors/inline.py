@@ -26,6 +26,9 @@ class InlineExecutor:
         """Queue a job."""
         self._jobs.append(job)
 
+    def kill(self, trial_id: str) -> None:
+        """Nothing: whoever could ask is the process that trains."""
+
     def next_event(self, timeout_s: float) -> ExecutorEvent | None:
         """Announce the next job; at the next call run it to its end."""
         if self._started is not None:

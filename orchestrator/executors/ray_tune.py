@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import EnvironmentUnusable, Fault
-from orchestrator.executors.base import ExecutorEvent, Finished, Interrupted, Job, Lost, Started
+from orchestrator.executors.base import (
+    Blocked,
+    ExecutorEvent,
+    Finished,
+    Interrupted,
+    Job,
+    Lost,
+    Started,
+)
 from orchestrator.executors.worker import run_job
 
 # Read by Ray at import. Loopback only: without the multi-node switch a private Ray takes 127.0.0.1
@@ -75,6 +83,7 @@ class RayTuneExecutor:
         self._log = log_dir / "ray.log"
         self._events: queue.SimpleQueue[ExecutorEvent] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._placed: dict[str, Any] = {}
         self._temporary: Path | None = None
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -131,6 +140,15 @@ class RayTuneExecutor:
                     )
                 )
         self._jobs.put(job)
+
+    def kill(self, trial_id: str) -> None:
+        """End a trial's worker; Ray does it by force when the worker does not answer."""
+        import ray
+
+        trial = self._placed.get(trial_id)
+        worker = trial.temporary_state.ray_actor if trial is not None else None
+        if worker is not None:
+            ray.kill(worker)
 
     def next_event(self, timeout_s: float) -> ExecutorEvent | None:
         """The next thing that happened, or None after `timeout_s` seconds.
@@ -214,7 +232,7 @@ class RayTuneExecutor:
                 name="sweep",
                 storage_path=str(self._temporary / "tune"),
                 verbose=0,
-                callbacks=[_event_callback(self._events)],
+                callbacks=[_event_callback(self._events, self._placed)],
             ),
         )
 
@@ -245,7 +263,8 @@ def _run_in_worker(config: dict[str, Any]) -> None:
 
     outcome = run_job(config["job"])
     result = outcome.result.to_json() if isinstance(outcome, Finished) else None
-    tune.report({"objective": 0.0, "result": result})
+    blocked = outcome.reason if isinstance(outcome, Blocked) else None
+    tune.report({"objective": 0.0, "result": result, "blocked": blocked})
 
 
 def _job_feed(jobs: queue.SimpleQueue[Job | None]) -> Any:
@@ -281,8 +300,13 @@ def _job_feed(jobs: queue.SimpleQueue[Job | None]) -> Any:
     return JobFeed(jobs)
 
 
-def _event_callback(events: queue.SimpleQueue[ExecutorEvent]) -> Any:
-    """A Tune callback that turns what happens to trials into executor events."""
+def _event_callback(events: queue.SimpleQueue[ExecutorEvent], placed: dict[str, Any]) -> Any:
+    """A Tune callback that turns what happens to trials into executor events.
+
+    Args:
+        events: where they go.
+        placed: filled with the Tune trial of each job that runs, by the job's identity.
+    """
     from ray import tune
 
     from trainer.result import RunResult
@@ -295,6 +319,7 @@ def _event_callback(events: queue.SimpleQueue[ExecutorEvent]) -> Any:
             return {}
 
         def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+            placed[trial.config["job"].trial_id] = trial
             self._sink.put(Started(trial_id=trial.config["job"].trial_id))
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
@@ -303,6 +328,8 @@ def _event_callback(events: queue.SimpleQueue[ExecutorEvent]) -> Any:
             if "result" not in report:
                 # Tune calls a trial that never reported a success; it is not one.
                 self._sink.put(Lost(trial_id=trial_id, reason="its worker ended without a report"))
+            elif report["blocked"] is not None:
+                self._sink.put(Blocked(trial_id=trial_id, reason=report["blocked"]))
             elif report["result"] is None:
                 self._sink.put(Interrupted(trial_id=trial_id))
             else:

@@ -73,6 +73,9 @@ class SyntheticExecutor:
         result = self._truth.result(job.config)
         self._events.append(Finished(trial_id=job.trial_id, result=result))
 
+    def kill(self, trial_id: str) -> None:
+        """Nothing: no answer takes any time."""
+
     def next_event(self, timeout_s: float) -> ExecutorEvent | None:
         """The next answer."""
         return self._events.popleft() if self._events else None

@@ -7,14 +7,15 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.executors.base import Finished, Interrupted, Job
+from orchestrator.executors.base import Blocked, Finished, Interrupted, Job
+from orchestrator.journal import DISK_REFUSES
 from trainer.result import RunResult, RunStatus
 
 STOP_POLL_S = 0.5
 """How often a running trial looks for the stop file, seconds."""
 
 
-def run_job(job: Job) -> Finished | Interrupted:
+def run_job(job: Job) -> Finished | Interrupted | Blocked:
     """Run a job to its end.
 
     An error of the trial itself is part of its record: the sweep goes on without it, and trying
@@ -30,6 +31,10 @@ def run_job(job: Job) -> Finished | Interrupted:
     except run.Interrupted:
         return Interrupted(trial_id=job.trial_id)
     except Exception as error:  # noqa: BLE001 - recorded as the trial's result, with its trace
+        if isinstance(error, OSError) and error.errno in DISK_REFUSES:
+            # This says nothing of the trial: it goes on once the disk takes more.
+            where = error.filename or job.out_dir
+            return Blocked(trial_id=job.trial_id, reason=f"{where}: {error.strerror}")
         job.out_dir.mkdir(parents=True, exist_ok=True)
         (job.out_dir / "error.txt").write_text(traceback.format_exc())
         message = f"{type(error).__name__}: {error}"

@@ -88,6 +88,9 @@ class FakeExecutor:
         self.submitted.append(job.trial_id)
         self.jobs.append(job)
 
+    def kill(self, trial_id: str) -> None:
+        pass
+
     def next_event(self, timeout_s: float) -> ExecutorEvent | None:
         if self.events:
             return self.events.popleft()
