@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check format layers bench-orchestrator bench-trainer bench-analysis validation docs clean
+.PHONY: help setup quickstart test check format layers bench-orchestrator bench-trainer bench-analysis validation docs walk clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -64,6 +64,16 @@ docs: setup build/docs/.installed  ## build the documentation into build/site, w
 build/docs/.installed: docs/constraints.txt
 	@test -x build/docs/bin/python || $(PYTHON) -m venv build/docs
 	@build/docs/bin/python -m pip install -q --disable-pip-version-check --no-deps -r docs/constraints.txt
+	@touch $@
+
+# Its own environment: a browser driver is nothing that a sweep needs. Chromium and tmux are the
+# system's. What the walk saw lies in build/walk/shots.
+walk: setup build/walk/.installed  ## a stranger's walk through a real terminal and a real browser (5 minutes)
+	@build/walk/bin/python -m pytest -q tests/walk
+
+build/walk/.installed: tests/walk/constraints.txt
+	@test -x build/walk/bin/python || $(PYTHON) -m venv build/walk
+	@build/walk/bin/python -m pip install -q --disable-pip-version-check --no-deps -r tests/walk/constraints.txt
 	@touch $@
 
 clean:  ## remove what `setup` and the checks made (never your outputs/)

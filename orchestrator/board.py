@@ -78,11 +78,7 @@ def seconds_left(
     Returns:
         The shorter and the longer of the two, seconds; equal while too little has run to measure.
     """
-    spent = state.charged_flops + sum(
-        state.trials[trial_id].flops_per_step * progress.step
-        for trial_id, progress in running.items()
-    )
-    left = max(0.0, quote.flops - spent)
+    left = max(0.0, quote.flops - _spent(state, running))
     planned = quote.seconds * left / quote.flops if quote.flops else 0.0
     trained = [
         trial.result
@@ -94,6 +90,15 @@ def seconds_left(
         return planned, planned
     measured = left * sum(result.wall_s for result in trained) / flops / quote.slots
     return min(planned, measured), max(planned, measured)
+
+
+def _spent(state: SweepState, running: Mapping[str, Running]) -> float:
+    """Compute charged so far, with the steps that running trials have done, FLOPs."""
+    under_way = (
+        state.trials[trial_id].flops_per_step * progress.step
+        for trial_id, progress in running.items()
+    )
+    return state.charged_flops + sum(under_way)
 
 
 def count_words(trials: Iterable[TrialState]) -> str:
@@ -140,13 +145,13 @@ def _running_table(state: SweepState, running: Mapping[str, Running]) -> Table:
 
 def _account(state: SweepState, running: Mapping[str, Running], quote: Quote) -> Sequence[Text]:
     """Money and time, then the answer as far as it is known."""
-    share = state.charged_flops / quote.budget_flops if quote.budget_flops else 0.0
+    spent = _spent(state, running)
+    share = spent / quote.budget_flops if quote.budget_flops else 0.0
     together = sum(progress.tokens_per_s for progress in running.values())
     parts = [
         count_words(state.trials.values()) or "nothing started yet",
         *([f"{format_count(together)} tok/s in all"] if together else []),
-        f"charged {format_flops(state.charged_flops)} of {format_flops(quote.budget_flops)} FLOPs "
-        f"({share:.0%})",
+        f"charged {format_flops(spent)} of {format_flops(quote.budget_flops)} FLOPs ({share:.0%})",
         _time_left(*seconds_left(state, running, quote)),
     ]
     lines = [Text("  ·  ".join(parts), style="dim")]

@@ -97,7 +97,7 @@ def example(
         tokenizer=tokenizer,
         file=file,
         context=128 if by_byte else 1024,
-        batch_tokens=1024 if by_byte else "auto",
+        batch_tokens=512 if by_byte else "auto",
         levels=3 if by_byte else 4,
         ratio=150 if by_byte else 20,
     )

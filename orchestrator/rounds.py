@@ -20,7 +20,7 @@ from orchestrator.designs.base import (
 )
 from orchestrator.designs.fixed import points_of
 from orchestrator.designs.kinds import designer
-from orchestrator.lattice import nearest_shape, real_shape, size_ladder
+from orchestrator.lattice import lattice, nearest_shape, real_shape, size_ladder
 from orchestrator.throughput import makespan_s
 from orchestrator.trial import (
     Hardware,
@@ -90,6 +90,7 @@ def ground_of(budget: Budget, facts: DataFacts, *, budget_flops: float) -> Groun
         seeds=len(budget.training.seeds),
         flops_per_token=lambda params: flops_per_token_near(budget, facts, params),
         sizes=sizes,
+        smallest=lambda: lattice(budget.model, facts.vocab_size)[0][0],
         min_tokens=budget.training.min_steps * sequences * context,
         evaluation_tokens=validation_tokens(budget, facts),
     )

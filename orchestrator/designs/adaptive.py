@@ -15,6 +15,7 @@ still does not depend on timing.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -342,12 +343,4 @@ def _point(runs: Candidates, index: int, tried: np.ndarray, reason: str) -> Poin
 
 def _share(ground: Ground, share: float) -> Ground:
     """The same ground with a share of the money."""
-    return Ground(
-        spendable=ground.spendable * share,
-        target_flops=ground.target_flops,
-        seeds=ground.seeds,
-        flops_per_token=ground.flops_per_token,
-        sizes=ground.sizes,
-        min_tokens=ground.min_tokens,
-        evaluation_tokens=ground.evaluation_tokens,
-    )
+    return dataclasses.replace(ground, spendable=ground.spendable * share)

@@ -87,6 +87,8 @@ class Ground:
     """Training FLOPs per token near a wanted N."""
     sizes: Callable[[], Sequence[Size]]
     """Sizes an eighth of a decade apart, ascending."""
+    smallest: Callable[[], float]
+    """N of the smallest shape there is, matmul parameters."""
     min_tokens: float
     """Fewest tokens of a run that has enough steps."""
     evaluation_tokens: float

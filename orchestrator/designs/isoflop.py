@@ -17,6 +17,8 @@ import numpy as np
 from orchestrator.budget import IsoflopDesign
 from orchestrator.designs.base import Centre, Ground, Measurement, Point, Progress, Round
 
+SNAP = 2.0
+"""A wanted N is trained as the nearest shape within this factor; beyond it there is none."""
 MAX_STEP = math.log(4.0)
 """A level's centre moves at most this far in ln N from the centre before it."""
 
@@ -45,8 +47,13 @@ class Isoflop:
             return None
         flops = self.levels[number - 1]
         middle = centre(self.design, progress.measurements)
+        ground = self._ground
         wanted = sizes(
-            self.design, flops, middle.tokens_per_parameter, self._ground.flops_per_token
+            self.design,
+            flops,
+            middle.tokens_per_parameter,
+            ground.flops_per_token,
+            trainable=trainable_sizes(ground, flops),
         )
         return Round(
             number=number,
@@ -103,20 +110,41 @@ def centre(design: IsoflopDesign, measurements: Sequence[Measurement]) -> Centre
     )
 
 
+def trainable_sizes(ground: Ground, flops: float) -> tuple[float, float]:
+    """Smallest and largest N with a shape and, at a compute, enough steps."""
+    known = ground.sizes()
+    enough = [size for size in known if flops >= ground.min_tokens * size.flops_per_token]
+    return ground.smallest(), (enough or known)[-1].params
+
+
 def sizes(
-    design: IsoflopDesign, flops: float, ratio: float, flops_per_token: Callable[[float], float]
+    design: IsoflopDesign,
+    flops: float,
+    ratio: float,
+    flops_per_token: Callable[[float], float],
+    *,
+    trainable: tuple[float, float] = (0.0, math.inf),
 ) -> tuple[float, ...]:
     """Sizes N of a level, log-spaced around its centre, ascending.
+
+    Where they would reach beyond the sizes that can be trained, all of them are moved, so that
+    none is lost: a parabola through three sizes at one side of a level says nothing.
 
     Args:
         design: number of sizes and their span.
         flops: compute of each trial of the level.
         ratio: tokens per parameter at the centre.
         flops_per_token: training FLOPs per token of a model with N matmul parameters.
+        trainable: smallest and largest N that can be trained.
     """
     middle = centre_params(flops, ratio, flops_per_token)
-    steps = np.linspace(-1, 1, design.sizes)
-    return tuple(float(middle * design.span**step) for step in steps)
+    low, high = middle / design.span, middle * design.span
+    least, most = trainable
+    if low < least / SNAP:
+        low, high = least, min(least * design.span**2, most)
+    elif high > most:
+        low, high = max(most / design.span**2, least), most
+    return tuple(float(low * (high / low) ** step) for step in np.linspace(0, 1, design.sizes))
 
 
 def centre_params(flops: float, ratio: float, flops_per_token: Callable[[float], float]) -> float:

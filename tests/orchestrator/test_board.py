@@ -90,7 +90,9 @@ def test_the_board_shows_levels_running_trials_money_time_and_the_answer_so_far(
     assert "50%" in text
     assert "loss 2.345" in text
     assert "12k tok/s in all" in text
-    assert "of 8e+12 FLOPs (" in text
+    under_way = next(t for t in state.trials.values() if t.status is TrialStatus.RUNNING)
+    spent = state.charged_flops + under_way.flops_per_step * (under_way.config.steps // 2)
+    assert f"charged {spent:.3g} of 8e+12 FLOPs (" in text
     assert "left" in text
     assert "D/N so far 18.4 [8.5, 40] from 1 runs" in text
 

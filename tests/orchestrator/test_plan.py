@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.budget import Budget, parse_budget
+from orchestrator.budget import Budget, IsoflopDesign, parse_budget
 from orchestrator.designs.isoflop import Measurement, centre, centre_params, level_flops, sizes
 from orchestrator.errors import BadInput
 from orchestrator.lattice import head_count, lattice, nearest_shape
@@ -236,3 +237,40 @@ def test_a_plan_without_a_digest_has_no_identities(
 ) -> None:
     record: Any = make_plan(budget, dataclasses.replace(facts, digest=None), hardware).to_dict()
     assert all(t["trial_id"] is None for level in record["levels"] for t in level["trials"])
+
+
+def test_sizes_that_would_reach_beyond_what_can_be_trained_are_moved_not_lost() -> None:
+    design = IsoflopDesign(sizes=5, span=3)
+    six = (6.0).__mul__
+    free = sizes(design, 1e11, 150, six)
+    assert free[2] == pytest.approx(math.sqrt(1e11 / 6 / 150))
+    small = sizes(design, 1e11, 150, six, trainable=(1e5, 1e9))
+    assert (small[0], small[-1]) == pytest.approx((1e5, 9e5))
+    large = sizes(design, 1e11, 150, six, trainable=(10, 5e3))
+    assert (large[0], large[-1]) == pytest.approx((5e3 / 9, 5e3))
+    narrow = sizes(design, 1e11, 150, six, trainable=(1e5, 2e5))
+    assert (narrow[0], narrow[-1]) == pytest.approx((1e5, 2e5))
+    # The nearest shape is taken for a size a little below the smallest one.
+    assert sizes(design, 1e11, 150, six, trainable=(1.5 * free[0], 1e9)) == pytest.approx(free)
+
+
+def test_a_level_after_one_whose_best_size_was_the_smallest_keeps_all_its_sizes(
+    facts: DataFacts, hardware: Hardware
+) -> None:
+    """Found on a stranger's first sweep: its second level was centred where no shapes are."""
+    text = (
+        "name: x\nbudget: {flops: 3e12}\nmodel: {context: 128}\n"
+        "training: {batch_tokens: 512}\n"
+        "design: {levels: [4e10, 1.2e11], sizes: 5, span: 3, tokens_per_parameter: 150}\n"
+    )
+    budget = parse_budget(text)
+    first = make_plan(budget, facts, hardware).levels[0]
+    smallest_is_best = [
+        Measurement(
+            level=1, params=t.counts.matmul, tokens=t.config.tokens, loss=2 + t.counts.matmul / 1e5
+        )
+        for t in first.trials
+    ]
+    second = make_plan(budget, facts, hardware, measurements=smallest_is_best).levels[1]
+    assert "smallest" in second.centre.reason
+    assert len(second.trials) == 5
