@@ -37,15 +37,21 @@ def read_frame(path: str | Path) -> pd.DataFrame:
         raise TableError([_unreadable(path, ValueError("the file is empty"))])
     try:
         text = dict.fromkeys(_TEXT, str)
-        return pd.read_csv(
+        frame = pd.read_csv(
             path,
             sep=separator,
             dtype=text,
             keep_default_na=True,
             encoding="utf-8-sig",
+            low_memory=False,
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise TableError([_unreadable(path, error)]) from error
+    if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
+        raise TableError([_semicolons(path)])
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise TableError([_ragged(path)])
+    return frame
 
 
 def _unreadable(path: Path, error: Exception) -> Fault:
@@ -54,6 +60,25 @@ def _unreadable(path: Path, error: Exception) -> Fault:
         place=str(path),
         message=f"a table must be a CSV, TSV or parquet file with a header: {error}",
         remedy="Check the file's format and its ending (.csv, .tsv, .parquet)",
+    )
+
+
+def _ragged(path: Path) -> Fault:
+    return Fault(
+        rule="ragged-table",
+        place=str(path),
+        message="every row must have as many cells as the header; these rows have more, as they "
+        "do where decimals are written with a comma",
+        remedy="Write decimals with a point, or quote the cells that hold a comma",
+    )
+
+
+def _semicolons(path: Path) -> Fault:
+    return Fault(
+        rule="unreadable-table",
+        place=str(path),
+        message="the cells of a CSV file are separated by commas; these are by semicolons",
+        remedy="Save it with commas between cells and points in decimals",
     )
 
 

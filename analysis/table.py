@@ -240,6 +240,7 @@ def read_rows(
     """
     notes: list[str] = []
     renamed, faults = _rename(frame, dict(mapping or {}), notes)
+    renamed = _without_blank_readings(renamed)
     if len(renamed) == 0:
         faults.append(
             Fault(
@@ -322,6 +323,12 @@ def _rename(
     return result.reset_index(drop=True), faults
 
 
+def _without_blank_readings(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame without parameter columns that hold nothing: they are no reading of N."""
+    names = [parameter_column(c) for c in (*CONVENTIONS, UNNAMED_CONVENTION)]
+    return frame.drop(columns=[n for n in names if n in frame and frame[n].isna().all()])
+
+
 def _unknown_target(ours: str, known: set[str]) -> Fault:
     near = difflib.get_close_matches(ours, sorted(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -395,7 +402,7 @@ def _excluded_reasons(cells: pd.Series, *, flag: str = "") -> pd.Series:
             return flag or "excluded"
         return text
 
-    return cells.map(reason).astype("str")
+    return cells.map({cell: reason(cell) for cell in cells.unique()}).astype("str")
 
 
 def _to_numbers(frame: pd.DataFrame, column: str) -> list[Fault]:
@@ -408,7 +415,9 @@ def _to_numbers(frame: pd.DataFrame, column: str) -> list[Fault]:
             continue
         cells = frame[name]
         values = pd.to_numeric(cells, errors="coerce").astype(np.float64).to_numpy(copy=True)
-        blank = (cells.isna() | (cells.astype(str).str.strip() == "")).to_numpy()
+        blank = cells.isna().to_numpy()
+        if not pd.api.types.is_numeric_dtype(cells):
+            blank = blank | (cells.astype(str).str.strip() == "").to_numpy()
         whole_blank = bool(blank[used].all()) and name not in ("tokens", "loss", column)
         need = used & (name in required) & (not whole_blank)
         bad = (need | (used & ~blank)) & ~np.isfinite(values)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from orchestrator import cli_analysis, cli_designs, cli_operations, cli_trainer
+from orchestrator import cli_analysis, cli_designs, cli_import, cli_operations, cli_trainer
 from orchestrator.errors import BadInput, Exit, Fault, SweepError
 from orchestrator.terminal import (
     AsJson,
@@ -364,6 +364,7 @@ def _announce(as_json: bool) -> Any:
     return announce
 
 
+cli_import.register(app)
 cli_analysis.register(app)
 cli_operations.register(app)
 cli_designs.register(app)

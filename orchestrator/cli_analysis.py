@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from orchestrator.errors import BadInput, Exit, Fault
-from orchestrator.terminal import AsJson, Outputs, SweepName, find_sweep, out, print_json
+from orchestrator.terminal import (
+    AsJson,
+    Mapping,
+    Outputs,
+    SweepName,
+    find_sweep,
+    out,
+    parse_mapping,
+    print_json,
+)
 from orchestrator.units import parse_count, parse_flops
 
 
@@ -25,10 +34,7 @@ def fit(
     table: Annotated[
         Path | None, typer.Option("--table", help="Any CSV or parquet of params, tokens, loss.")
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="ours=theirs, e.g. params=N; repeat for each column."),
-    ] = None,
+    mapping: Mapping = None,
     target_flops: Annotated[
         str | None, typer.Option(help="Compute that the ratio is wanted at, e.g. 1e21.")
     ] = None,
@@ -73,7 +79,7 @@ def fit(
         assert table is not None
         result = fit_any_table(
             table,
-            mapping=_mapping(mapping or []),
+            mapping=parse_mapping(mapping or []),
             target_flops=_flops(target_flops),
             convention=convention,
             huber_delta=huber_delta,
@@ -183,20 +189,6 @@ def _check_choices(law: str | None, holdout: str | None) -> None:
                 remedy="--holdout top",
             )
         )
-
-
-def _mapping(pairs: list[str]) -> dict[str, str]:
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise BadInput(
-            Fault(
-                code="SWP-1306",
-                rule="--map takes ours=theirs",
-                place=f"--map {wrong[0]}",
-                remedy="for example --map params=N --map tokens=D",
-            )
-        )
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _flops(text: str | None) -> float | None:

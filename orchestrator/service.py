@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.background import BackgroundProjection
 from orchestrator.collect import progress
 from orchestrator.designs.base import Designer
 from orchestrator.display import Display
@@ -26,7 +27,6 @@ from orchestrator.rounds import design_of, plan_round
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, LevelState, SweepState
 from orchestrator.stopping import Stop
-from orchestrator.tracking import BackgroundProjection
 from orchestrator.trial_files import steps_executed
 from orchestrator.trial_runner import TrialRunner
 

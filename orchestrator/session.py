@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from orchestrator.background import BackgroundProjection
 from orchestrator.board import Quote
 from orchestrator.budget import Budget
 from orchestrator.data import prepare_data
@@ -20,7 +21,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.points import with_points
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
-from orchestrator.tracking import BackgroundProjection, Projection
+from orchestrator.tracking import Projection
 from orchestrator.views import print_plan
 
 _STATUS = {

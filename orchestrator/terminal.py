@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,14 @@ SweepName = Annotated[
 ]
 Outputs = Annotated[
     Path, typer.Option("--outputs", help="Folder of all sweeps.", envvar="SWEEP_OUTPUTS")
+]
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="ours=theirs, e.g. params=N; repeat for each column."),
+]
+Units = Annotated[
+    list[str] | None,
+    typer.Option("--unit", help="ours=FACTOR, e.g. tokens=1e9 where they are in billions."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -121,6 +130,52 @@ def find_sweep(name: str, outputs: Path) -> Path:
             remedy=nearest(name, known) if known else "start one with `sweep run budget.yaml`",
         )
     )
+
+
+def parse_mapping(pairs: list[str]) -> dict[str, str]:
+    """`--map ours=theirs` as a dictionary.
+
+    Raises:
+        BadInput: for a pair that is none.
+    """
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise BadInput(
+            Fault(
+                code="SWP-1306",
+                rule="--map takes ours=theirs",
+                place=f"--map {wrong[0]}",
+                remedy="for example --map params=N --map tokens=D",
+            )
+        )
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def parse_units(pairs: list[str]) -> dict[str, float]:
+    """`--unit ours=FACTOR` as a dictionary.
+
+    Raises:
+        BadInput: for a pair that is none, or a factor that is not a positive number.
+    """
+    found = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            factor = float(text)
+        except ValueError:
+            factor = math.nan
+        if not 0 < factor < math.inf:
+            raise BadInput(
+                Fault(
+                    code="SWP-1340",
+                    rule="--unit takes a column and the positive number that its cells are "
+                    "multiplied by",
+                    place=f"--unit {pair}",
+                    remedy="for example --unit tokens=1e9",
+                )
+            )
+        found[name] = factor
+    return found
 
 
 def print_json(document: dict[str, Any]) -> None:

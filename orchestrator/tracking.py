@@ -14,13 +14,14 @@ import json
 import logging
 import os
 import sqlite3
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from orchestrator.collect import row
+from orchestrator.errors import EnvironmentUnusable, Fault
 from orchestrator.state import SweepState, TrialState, TrialStatus
 from trainer.result import OBSERVATION_NAMES
 
@@ -54,6 +55,104 @@ _SQLITE = "sqlite:///"
 
 BATCH = 1000
 """Metrics per call: MLflow's own limit."""
+ROW_TAG = "sweep.row"
+"""Tag of a trial's run: its row of the loss table as JSON, so that an import loses nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackedRun:
+    """A run of any MLflow experiment, as it stands in the store."""
+
+    run_id: str
+    """MLflow's identity."""
+    name: str
+    """Readable name."""
+    status: str
+    """`FINISHED`, `RUNNING`, `SCHEDULED`, `FAILED` or `KILLED`."""
+    parent_id: str
+    """Identity of the run that it is nested under; empty without one."""
+    params: Mapping[str, str]
+    """Logged parameters, as text."""
+    metrics: Mapping[str, float]
+    """The last value of each metric."""
+    tags: Mapping[str, str]
+    """Tags, MLflow's own left out."""
+
+
+class StoreError(ValueError):
+    """A store or an experiment that is not there."""
+
+    def __init__(self, message: str, *, remedy: str, known: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        self.known = tuple(known)
+
+
+def read_experiment(uri: str, experiment: str) -> list[TrackedRun]:
+    """Every run of an experiment that is not deleted, oldest first; nothing is written.
+
+    Args:
+        uri: tracking URI; a local file of a store is taken for SQLite.
+        experiment: its name.
+
+    Raises:
+        StoreError: when there is no such store or experiment.
+        EnvironmentUnusable: when the store does not answer.
+    """
+    os.environ.update(_ENVIRONMENT)
+    if "://" not in uri and Path(uri).is_file():
+        uri = f"{_SQLITE}{Path(uri).resolve()}"
+    local = uri.startswith(_SQLITE)
+    if local and not Path(uri.removeprefix(_SQLITE)).is_file():
+        raise StoreError("the MLflow store must exist", remedy="check the path of the database")
+    with _quiet():
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            found = client.get_experiment_by_name(experiment)
+            if found is None:
+                known = [item.name for item in client.search_experiments()]
+                raise StoreError(
+                    "the store must hold the experiment", remedy="", known=known or ["none"]
+                )
+            return _all_runs(client, found.experiment_id)
+        except MlflowException as error:
+            raise EnvironmentUnusable(
+                Fault(
+                    code="SWP-3005",
+                    rule=f"the MLflow store must answer: {str(error).splitlines()[0][:200]}",
+                    place=redacted(uri),
+                    remedy="check the URI, the network, and MLFLOW_TRACKING_USERNAME and _PASSWORD",
+                )
+            ) from None
+
+
+def _all_runs(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:
+    runs: list[TrackedRun] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+            page_token=token,
+        )
+        runs += [
+            TrackedRun(
+                run_id=str(run.info.run_id),
+                name=str(run.info.run_name or run.info.run_id),
+                status=str(run.info.status),
+                parent_id=run.data.tags.get("mlflow.parentRunId", ""),
+                params=dict(run.data.params),
+                metrics=dict(run.data.metrics),
+                tags={k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.")},
+            )
+            for run in page
+        ]
+        token = page.token
+        if not token:
+            return runs
 
 
 class Projection:
@@ -169,7 +268,8 @@ class Projection:
         return _Child(run_id, step=-1, closed=False)
 
     def _close_child(self, child: _Child, state: SweepState, trial: TrialState) -> None:
-        record = row(trial, unique_tokens=trial.config.tokens)
+        assert state.opened is not None
+        record = row(trial, unique_tokens=state.opened["data"]["train_tokens"])
         summary = {
             "final_loss": record["loss"],
             "final_bits_per_byte": record["bpb"],
@@ -185,6 +285,7 @@ class Projection:
             child.run_id, [(k, float(v), stamp, 0) for k, v in summary.items() if v is not None]
         )
         self._client.set_tag(child.run_id, "sweep.status", trial.status.value)
+        self._client.set_tag(child.run_id, ROW_TAG, json.dumps(record))
         if trial.reason:
             self._client.set_tag(child.run_id, "sweep.reason", trial.reason[:4000])
         if trial.cached_from:
@@ -274,68 +375,6 @@ class _Child:
 
     def __init__(self, run_id: str, *, step: int, closed: bool) -> None:
         self.run_id, self.step, self.closed = run_id, step, closed
-
-
-class BackgroundProjection:
-    """Keeps the store up to date from a thread; an unreachable store costs the sweep nothing."""
-
-    def __init__(self, open_projection: Any, *, interval_s: float = 2.0) -> None:
-        """Take a function that opens the `Projection`; it is called in the thread."""
-        self._open = open_projection
-        self._interval_s = interval_s
-        self._state: SweepState | None = None
-        self._wake = threading.Event()
-        self._stop = False
-        self._thread = threading.Thread(target=self._run, name="mlflow-projection", daemon=True)
-        self._conclusion: tuple[str, Path] | None = None
-        self.projection: Projection | None = None
-        self.trouble: str = ""
-        """The last error, empty while all is well."""
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def show(self, state: SweepState) -> None:
-        """Give it the newest state."""
-        self._state = state
-
-    def conclude(self, state: SweepState, *, note: str, report: Path) -> None:
-        """Give it the answer; the thread closes the sweep's run with it before it ends."""
-        self._state = state
-        self._conclusion = (note, report)
-
-    def stop(self, timeout_s: float) -> None:
-        """Project what there is and end the thread, waiting at most `timeout_s` seconds."""
-        self._stop = True
-        self._wake.set()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            self.trouble = self.trouble or "the store did not answer in time"
-
-    def _run(self) -> None:
-        while True:
-            stopping = self._stop
-            try:
-                if self.projection is None:
-                    self.projection = self._open()
-                self._project(self.projection)
-                self.trouble = ""
-            except Exception as error:  # noqa: BLE001 - tracking must never end a sweep
-                self.trouble = f"{type(error).__name__}: {error}".splitlines()[0]
-            if stopping:
-                return
-            self._wake.wait(self._interval_s)
-
-    def _project(self, projection: Projection) -> None:
-        state, conclusion = self._state, self._conclusion
-        if state is None:
-            return
-        if self._stop and conclusion is not None:
-            note, report = conclusion
-            projection.finish(state, note=note, report=report)
-        else:
-            projection.sync(state)
 
 
 def metric_lines(sweep_dir: Path, trial_id: str) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sqlite3
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from orchestrator.hardware import Machine
 from orchestrator.plan import make_plan
 from orchestrator.setting import Setting
 from orchestrator.throughput import CPU_CORE
+from orchestrator.tracking import Projection
 from orchestrator.trial import Hardware
 from trainer.config import TrainConfig
 from trainer.data.facts import DataFacts
@@ -159,3 +162,18 @@ def make_setting(tmp_path: Path) -> Callable[..., Setting]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated store, made once: the migration takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    path = folder / "mlflow.db"
+    Projection(uri=f"sqlite:///{path}", experiment="e", artifacts=folder, sweep_dir=folder)
+    whole = folder / "whole.db"
+    with (
+        contextlib.closing(sqlite3.connect(path)) as database,
+        contextlib.closing(sqlite3.connect(whole)) as copy,
+    ):
+        database.backup(copy)
+    return whole

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pandas.testing import assert_frame_equal
 
+from analysis.files import read_table
+from orchestrator.background import BackgroundProjection
 from orchestrator.display import SilentDisplay
 from orchestrator.executors.base import Finished, Job
+from orchestrator.importing.importer import ImportRequest, import_runs
 from orchestrator.journal import read_state
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
-from orchestrator.tracking import BackgroundProjection, Projection, metric_lines, redacted
+from orchestrator.tracking import Projection, metric_lines, redacted
 
 TEXT = """\
 name: small
@@ -28,21 +30,6 @@ model: {context: 128}
 training: {batch_tokens: 512, min_steps: 300}
 design: {levels: [1e11], sizes: 3, span: 2, tokens_per_parameter: 150}
 """
-
-
-@pytest.fixture(scope="session")
-def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated store, made once: the migration takes seconds."""
-    folder = tmp_path_factory.mktemp("store")
-    path = folder / "mlflow.db"
-    Projection(uri=f"sqlite:///{path}", experiment="e", artifacts=folder, sweep_dir=folder)
-    whole = folder / "whole.db"
-    with (
-        contextlib.closing(sqlite3.connect(path)) as database,
-        contextlib.closing(sqlite3.connect(whole)) as copy,
-    ):
-        database.backup(copy)
-    return whole
 
 
 @pytest.fixture
@@ -172,6 +159,17 @@ def test_a_wiped_store_is_rebuilt_whole(swept: Setting) -> None:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.strip() == "4"
+
+
+def test_a_projected_sweep_imports_to_the_table_that_it_wrote(swept: Setting) -> None:
+    project(swept)
+    table = swept.outputs / "again.csv"
+    record = import_runs(
+        ImportRequest(source=f"sqlite:///{swept.outputs / 'mlflow.db'}", experiment="e", out=table)
+    )
+    assert (record["n_rows"], record["n_used"], len(record["set_aside"])) == (3, 3, 1)
+    again, first = read_table(table), read_table(swept.sweep_dir / "losses.csv")
+    assert_frame_equal(again.frame[first.frame.columns], first.frame, check_exact=True)
 
 
 def test_the_store_is_private(swept: Setting) -> None:
