@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
+from orchestrator.background import BackgroundProjection
 from orchestrator.board import Running
 from orchestrator.display import Display
 from orchestrator.executors.base import (
@@ -31,7 +32,6 @@ from orchestrator.journal import Journal, disk_refuses
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, SweepState, TrialState, TrialStatus
 from orchestrator.stopping import Stop
-from orchestrator.tracking import BackgroundProjection
 from orchestrator.trial_files import paid_elsewhere, progress_of, steps_executed, steps_in_all
 from orchestrator.vigil import Vigil
 from trainer.config import RunOptions
