@@ -326,7 +326,8 @@ def _rename(
 def _without_blank_readings(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame without parameter columns that hold nothing: they are no reading of N."""
     names = [parameter_column(c) for c in (*CONVENTIONS, UNNAMED_CONVENTION)]
-    return frame.drop(columns=[n for n in names if n in frame and frame[n].isna().all()])
+    blank = [n for n in names if n in frame and len(frame) and frame[n].isna().all()]
+    return frame.drop(columns=blank)
 
 
 def _unknown_target(ours: str, known: set[str]) -> Fault:
