@@ -47,9 +47,11 @@ bench-trainer: setup  ## speed and memory of a training step against transformer
 # Where the published tables lie; without them the bench makes a table of its own.
 TABLES ?= ../shared/data/laws
 
-bench-analysis: setup  ## CPU time of the fits against the published procedure, on one core (1 minute)
+# BENCH=--full runs peer and baseline whole (7 minutes).
+bench-analysis: setup build/peers/.installed  ## CPU time of the fits beside peers and the published procedure, on one core (1 minute)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python \
-	  tests/bench/bench_analysis.py --table $(TABLES)/epoch_chinchilla.csv $(BENCH)
+	  tests/bench/bench_analysis.py --table $(TABLES)/epoch_chinchilla.csv \
+	  --peer build/peers $(BENCH)
 
 validation: setup  ## write docs/validation.md: the fit of every published table
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python \
@@ -75,6 +77,12 @@ build/walk/.installed: tests/walk/constraints.txt
 	@test -x build/walk/bin/python || $(PYTHON) -m venv build/walk
 	@build/walk/bin/python -m pip install -q --disable-pip-version-check --no-deps -r tests/walk/constraints.txt
 	@touch $@
+
+# Its own environment; where it cannot be installed the bench says so and goes on.
+build/peers/.installed: tests/bench/peers.txt
+	@test -x build/peers/bin/python || $(PYTHON) -m venv build/peers
+	@build/peers/bin/python -m pip install -q --disable-pip-version-check --no-deps \
+	  -r tests/bench/peers.txt && touch $@ || true
 
 clean:  ## remove what `setup` and the checks made (never your outputs/)
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

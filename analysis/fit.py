@@ -32,8 +32,8 @@ MAD_TO_SD = 1.4826
 """Median absolute deviation of a Gaussian to its standard deviation."""
 HUBER_EFFICIENT = 1.345
 """Huber width in standard deviations that keeps 95 % efficiency for Gaussian noise."""
-_GRID = np.geomspace(0.02, 1.6, 26)
-"""Exponents of the variable-projection grid."""
+_GRID = np.geomspace(0.02, 2.0, 27)
+"""Exponents of the variable-projection grid; reaches as far as the published grid of starts."""
 _STARTS = 8
 _MANY_POINTS = 50_000
 """Above this, basins are sought on a subsample and only the best ends are polished on all."""
