@@ -86,7 +86,7 @@ class FamilyFit:
     theta: FloatArray
     """Fitted parameters, shape (p,)."""
     residuals: FloatArray
-    """ln L_law - ln L, shape (m,)."""
+    """ln L_law - ln L (L_law - L in a fit of L itself), shape (m,)."""
     objective: float
     """Sum of Huber terms (or half squares)."""
     at_bound: tuple[str, ...]
@@ -96,7 +96,7 @@ class FamilyFit:
 
     @property
     def rms(self) -> float:
-        """Root mean square residual in ln L."""
+        """Root mean square residual."""
         return float(np.sqrt(np.mean(self.residuals**2)))
 
 
@@ -107,6 +107,7 @@ def fit_family(
     huber_delta: float = np.inf,
     starts: int = 12,
     seed: int = 0,
+    logarithmic: bool = True,
     **inputs: FloatArray,
 ) -> FamilyFit:
     """Fit a family to losses, from its published parameters and random starts around them.
@@ -114,9 +115,10 @@ def fit_family(
     Args:
         family: the law.
         L: losses, shape (m,).
-        huber_delta: Huber width in ln L; infinity = least squares.
+        huber_delta: Huber width in ln L (in L); infinity = least squares.
         starts: number of starts.
         seed: of the random starts.
+        logarithmic: fit ln L; False fits L itself, as some papers do.
         inputs: the family's inputs by name, shape (m,) each.
 
     Raises:
@@ -134,12 +136,16 @@ def fit_family(
 
     def residual(theta: FloatArray) -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            value = np.log(np.maximum(family.loss(theta, **inputs), 1e-12)) - np.log(L)
+            loss = np.maximum(family.loss(theta, **inputs), 1e-12)
+            value = np.log(loss) - np.log(L) if logarithmic else loss - L
         return np.nan_to_num(value, nan=30.0, posinf=30.0, neginf=-30.0)
 
     def slope(theta: FloatArray) -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            return np.nan_to_num(family.jacobian(theta, **inputs), nan=0.0, posinf=0.0, neginf=0.0)
+            slopes = family.jacobian(theta, **inputs)
+            if not logarithmic:
+                slopes = slopes * family.loss(theta, **inputs)[:, None]
+            return np.nan_to_num(slopes, nan=0.0, posinf=0.0, neginf=0.0)
 
     best, objectives = None, []
     for i in range(starts):

@@ -8,6 +8,10 @@ from analysis.answer import fit_table
 from analysis.laws import Surface
 from analysis.table import read_rows
 
+LAWS = 200
+"""Random laws per design."""
+WRONG = 40
+"""Random laws per wrong design, of which there are five."""
 LATTICE = np.exp(np.arange(0, 40, np.log(1.25)))
 
 
@@ -44,18 +48,18 @@ def report(law, N, D, rng, noise=0.005, resamples=100):
     ), target
 
 
-@pytest.mark.parametrize(("levels", "sizes", "laws"), [(4, 7, 200), (3, 5, 80)])
-def test_ninety_percent_intervals_cover_where_identified(levels, sizes, laws):
+@pytest.mark.parametrize(("levels", "sizes"), [(4, 7), (3, 5)])
+def test_ninety_percent_intervals_cover_where_identified(levels, sizes):
     rng = np.random.default_rng(1)
     hits = []
-    for _ in range(laws):
+    for _ in range(LAWS):
         law = random_law(rng)
         found, target = report(law, *isoflop(law, rng, levels=levels, sizes=sizes), rng)
         if found.status == "identified":
             interval = found.optimum[0].interval
             truth = law.optimum(target).tokens_per_parameter
             hits.append(interval.low <= truth <= interval.high)
-    assert len(hits) > laws / 2
+    assert len(hits) > LAWS / 2
     assert 0.85 <= np.mean(hits) <= 0.95
 
 
@@ -92,8 +96,8 @@ def small_lattice(law, rng):
 def test_unidentifiable_designs_are_refused(design):
     rng = np.random.default_rng(2)
     refused = []
-    for _ in range(25):
+    for _ in range(WRONG):
         law = random_law(rng)
-        found, _ = report(law, *design(law, rng), rng, resamples=30)
+        found, _ = report(law, *design(law, rng), rng, resamples=0)
         refused.append(found.status == "not_identified")
     assert np.mean(refused) >= 0.95
