@@ -27,6 +27,7 @@ from analysis.uncertainty import (
     Draws,
     bootstrap,
     delta_sd,
+    log_params_at,
     log_ratios_at,
     ratio_interval,
 )
@@ -50,14 +51,33 @@ def ratios_by_convention(study: Study, confidence: float) -> dict[str, dict[str,
         )
         interval = ratio_interval(fit, None, study.target, cost, confidence=confidence)
         closed = fit.surface.optimum(study.target)
+        params = math.exp(
+            float(log_params_at(fit.theta[None], fit.data.centre, study.target, cost)[0])
+        )
         result[name] = {
             "tokens_per_parameter": ratio,
+            "tokens_per_parameter_as_reported": reported_ratio(study, ratio * params),
             "interval": [interval.low, interval.high],
             "exponent_N": fit.surface.exponent_N,
             "tokens_per_parameter_6nd": closed.tokens_per_parameter,
             "cost": "6ND" if cost.is_six_n else "measured FLOPs per token",
         }
     return result
+
+
+def reported_ratio(study: Study, tokens: float) -> float:
+    """D/N in the report's own counting when a fit under another one asks for `tokens`.
+
+    The runs do not care how their parameters are counted, so what two countings advise is compared
+    by the tokens: D and the target's compute give N along the report's own cost curve.
+    """
+    log_c = math.log(study.target)
+    low, high = 0.0, log_c
+    for _ in range(80):
+        middle = 0.5 * (low + high)
+        cheap = float(study.cost.log_cost(np.asarray(middle))) + math.log(tokens) < log_c
+        low, high = (middle, high) if cheap else (low, middle)
+    return tokens / math.exp(0.5 * (low + high))
 
 
 def vertex_biases(study: Study) -> dict[str, float]:
@@ -104,7 +124,7 @@ def detail_sections(
     values = [v.tokens_per_parameter for v in variants if math.isfinite(v.tokens_per_parameter)]
     return {
         "selection": _selection_dict(study),
-        "model_form": _model_form(study),
+        "model_form": _model_form(study, conventions),
         "profile": _profile_dict(study),
         "uncertainty": _uncertainty(study, fit, confidence),
         "sensitivity": {
@@ -244,13 +264,20 @@ def _selection_dict(study: Study) -> dict[str, Any] | None:
     }
 
 
-def _model_form(study: Study) -> dict[str, Any] | None:
-    """The ratio with the choice of law added to its own uncertainty, in quadrature."""
+def _model_form(
+    study: Study, conventions: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """The ratio with the choices of law and of counting added to its own uncertainty.
+
+    In quadrature; of the countings the spread of the advice counts, in the report's own D/N.
+    """
     if study.selection is None:
         return None
     own = headline_sd(study)
     form = study.selection.sd_form
-    total = math.hypot(own, form)
+    advice = [math.log(c["tokens_per_parameter_as_reported"]) for c in conventions.values()]
+    counting = (max(advice) - min(advice)) / 2 / math.sqrt(3) if len(advice) > 1 else 0.0
+    total = math.hypot(own, form, counting)
     pooled = study.selection.pooled
     inside = math.isfinite(pooled) and math.isfinite(total) and 1.645 * total < 600
     half = 1.645 * total if inside else math.nan
@@ -258,6 +285,7 @@ def _model_form(study: Study) -> dict[str, Any] | None:
         "pooled_tokens_per_parameter": pooled,
         "sd_ln_ratio_own": own,
         "sd_ln_ratio_form": form,
+        "sd_ln_ratio_counting": counting,
         "interval": [pooled * math.exp(-half), pooled * math.exp(half)] if inside else None,
         "confidence": 0.9,
     }

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from analysis.cost import CostCurve
-from analysis.fit import HUBER_PUBLISHED, SurfaceFit, fit_surface, refit
+from analysis.fit import SurfaceFit, fit_surface, refit
 from analysis.laws import CHINCHILLA, FloatArray
+from analysis.spread import HUBER_PUBLISHED
 from analysis.uncertainty import log_ratios_at
 
 _DROPS = (1, 3, 5, 10, 20)

@@ -167,6 +167,32 @@ def test_every_convention_of_the_table_gets_its_ratio(isoflop_frame, besiroglu):
     assert ratio["matmul"] == pytest.approx(1.3 * ratio["total"], rel=1e-6)
 
 
+def test_countings_that_advise_the_same_tokens_add_nothing_to_the_band(isoflop_frame, besiroglu):
+    frame = isoflop_frame(besiroglu)
+    frame["params_total"] = frame["params_matmul"] * 1.3
+    report = fit_table(read_rows(frame), target_flops=1e20, resamples=0)
+    advice = [v["tokens_per_parameter_as_reported"] for v in report.conventions.values()]
+    assert advice[0] == pytest.approx(report.conventions["matmul"]["tokens_per_parameter"])
+    assert advice[1] == pytest.approx(advice[0], rel=1e-6)
+    assert report.detail["model_form"]["sd_ln_ratio_counting"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_countings_that_bend_the_law_widen_the_band(isoflop_frame, besiroglu):
+    frame = isoflop_frame(besiroglu)
+    # Embeddings outweigh the rest of the small models, so the other count has another exponent.
+    frame["params_total"] = frame["params_matmul"] * (
+        1 + 2 * (frame["params_matmul"] / 1e8) ** (-2 / 3)
+    )
+    report = fit_table(read_rows(frame), target_flops=1e20, resamples=0)
+    form = report.detail["model_form"]
+    own, law, counting = (form[f"sd_ln_ratio_{k}"] for k in ("own", "form", "counting"))
+    assert counting > 0.02
+    low, high = form["interval"]
+    assert np.log(high / low) == pytest.approx(
+        2 * 1.645 * np.sqrt(own**2 + law**2 + counting**2), rel=1e-6
+    )
+
+
 def refusal(frame, **options):
     report = fit_table(read_rows(frame), resamples=200, **options)
     assert report.status == "not_identified"

@@ -97,8 +97,8 @@ CASES = (
     Case(
         name="openathena_llama_3__raw_loss.csv",
         target=1e22,
-        published="its 16.55T brought down to 1e22 FLOPs with the exponent of the points (0.537; the "
-        "printed 0.53 is rounded): D/N 23.5",
+        published="its 16.55T brought down to 1e22 FLOPs with the exponent of the points (0.537, "
+        "printed as 0.53): D/N 23.5",
         ratio=23.5,
         law="isoflop",
     ),
