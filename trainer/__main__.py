@@ -1,7 +1,9 @@
-"""Train one trial alone: `python -m trainer CONFIG.json --data DIR --out DIR`.
+"""Train one trial, or several together: `python -m trainer CONFIG.json ... --data DIR --out DIR`.
 
 An experiment's file (`EXPERIMENT.yaml`, see `trainer.experiment`) does as well; its corpus is
-prepared under DIR, unless it lies there already.
+prepared under DIR, unless it lies there already. Several configurations of one shape are trained
+as one stack where a short measurement says that it pays (small models); each has its folder,
+named after its `trial_id`, under the output folder.
 """
 
 from __future__ import annotations
@@ -27,10 +29,16 @@ def main(arguments: list[str] | None = None) -> int:
         0 when completed, 1 when diverged, 2 for a wrong input, 128 + n after signal n.
     """
     options = _parse(arguments)
-    try:
-        config, data_dir = _config_and_data(options.config, options.data)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        print(f"error: {options.config} is not a trial's configuration: {error}", file=sys.stderr)  # noqa: T201
+    found = []
+    for file in options.config:
+        try:
+            found.append(_config_and_data(file, options.data))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            print(f"error: {file} is not a trial's configuration: {error}", file=sys.stderr)  # noqa: T201
+            return EXIT_USAGE
+    configs = [config for config, _ in found]
+    if len({data_dir for _, data_dir in found}) > 1:
+        print("error: several trials must train on the same corpus", file=sys.stderr)  # noqa: T201
         return EXIT_USAGE
     stop = threading.Event()
     received: list[int] = []
@@ -43,30 +51,47 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, on_signal)
     # torch is imported only now, so that --help and wrong input answer at once.
     from trainer.run import run_trial
+    from trainer.stacking import run_all
 
+    where = RunOptions(
+        data_dir=found[0][1],
+        device=options.device,
+        threads=options.threads,
+        checkpoint_every_s=options.checkpoint_every,
+        log_points=options.log_points,
+        samples=not options.no_samples,
+    )
+    on_progress = None if options.quiet else _print_progress
     try:
-        result = run_trial(
-            config,
-            RunOptions(
-                data_dir=data_dir,
-                device=options.device,
-                threads=options.threads,
-                checkpoint_every_s=options.checkpoint_every,
-                log_points=options.log_points,
-                samples=not options.no_samples,
-            ),
-            options.out,
-            on_progress=None if options.quiet else _print_progress,
-            should_stop=stop.is_set,
-        )
+        if len(configs) == 1:
+            results = [
+                run_trial(
+                    configs[0],
+                    where,
+                    options.out,
+                    on_progress=on_progress,
+                    should_stop=stop.is_set,
+                )
+            ]
+        else:
+            results = run_all(
+                configs,
+                where,
+                [options.out / config.trial_id for config in configs],
+                options.out / "stack.json",
+                on_progress=on_progress,
+                should_stop=stop.is_set,
+            )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_USAGE
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)  # noqa: T201
         return 128 + received[0]
-    print(result.to_json())  # noqa: T201
-    return 0 if result.status is RunStatus.COMPLETED else EXIT_DIVERGED
+    for result in results:
+        print(result.to_json())  # noqa: T201
+    completed = all(result.status is RunStatus.COMPLETED for result in results)
+    return 0 if completed else EXIT_DIVERGED
 
 
 def _config_and_data(file: Path, data: Path) -> tuple[TrainConfig, Path]:
@@ -88,6 +113,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "config",
         type=Path,
+        nargs="+",
         metavar="CONFIG",
         help="a TrainConfig as JSON, or an experiment (sweeps/diaries/) as YAML",
     )
@@ -97,7 +123,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         required=True,
         help="folder with the token files; of an experiment, the folder to prepare them under",
     )
-    parser.add_argument("--out", type=Path, required=True, help="the trial's folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="the trial's folder; of several, the folder of theirs",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument(

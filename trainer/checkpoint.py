@@ -101,6 +101,13 @@ def save(
     return manifest
 
 
+def forget_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints of later steps, so that they take no place of those to come."""
+    for later in [s for s in steps(folder) if s > step]:
+        _manifest_path(folder, later).unlink(missing_ok=True)
+        _data_path(folder, later).unlink(missing_ok=True)
+
+
 def steps(folder: Path) -> list[int]:
     """Steps of the checkpoints in a folder, ascending, whole or not."""
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.json"))

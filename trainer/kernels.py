@@ -17,7 +17,7 @@ from trainer.model.attention import Backend
 
 Products = Literal["mkl", "onednn"]
 
-_ONEDNN_WIDTH = 32
+ONEDNN_WIDTH = 32
 """Width from which oneDNN's lower cost per product outweighs its higher cost per call."""
 
 _LOSSLESS_ERROR = 3e-6
@@ -44,7 +44,7 @@ def choose(device: torch.device, *, d_model: int) -> Kernels:
     """
     if device.type == "cuda":
         return Kernels(attention="sdpa", products="mkl")
-    pays = _vendor() == "AuthenticAMD" and d_model >= _ONEDNN_WIDTH
+    pays = _vendor() == "AuthenticAMD" and d_model >= ONEDNN_WIDTH
     onednn = pays and onednn_is_lossless()
     return Kernels(attention="block", products="onednn" if onednn else "mkl")
 
