@@ -21,6 +21,7 @@ from trainer.model.attention import Backend
 from trainer.model.stacked import StackedTransformer
 from trainer.model.stacked import why_not as why_not_shape
 from trainer.schedule import multiplier
+from trainer.shapes import ModelShape
 
 
 def why_not(configs: Sequence[TrainConfig]) -> str | None:
@@ -116,7 +117,9 @@ class Stack:
         self._weights = [_rows(self._flat, *place).requires_grad_() for place in places]
         self._weight_grads = [_rows(self._grad, *place) for place in places]
         weights = dict(zip(first.places(), self._weights, strict=True))
-        self._model = StackedTransformer(first.config.shape, weights, backend=backend)
+        shape = first.config.shape
+        assert isinstance(shape, ModelShape)
+        self._model = StackedTransformer(shape, weights, backend=backend)
         self._decayed = first.decayed
         self._numbers = _Numbers([m.config.optimizer for m in self.members], self._device)
 

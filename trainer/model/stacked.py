@@ -19,11 +19,13 @@ from trainer.model.feedforward import make_activation
 from trainer.model.loss import chunk_rows
 from trainer.model.norm import EPS
 from trainer.model.position import rotary_tables, rotate, sinusoids
-from trainer.shapes import ModelShape
+from trainer.shapes import ModelShape, Shape
 
 
-def why_not(shape: ModelShape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why models of a shape cannot be stacked; None when they can."""
+    if not isinstance(shape, ModelShape):
+        return f"{shape.family} is a model of other code"
     if shape.experts is not None:
         return "each member routes its tokens to other experts"
     if shape.latent is not None:
