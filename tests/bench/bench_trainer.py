@@ -1,10 +1,12 @@
 """Speed of a training step against `transformers`' GPT-2 at the same shape.
 
-A step is forward, backward, clipping and optimiser. All variants live in one process and take
-turns (A B C A B C ...); the figure is the median of the paired ratios of CPU-seconds, which a busy
-machine disturbs least. Peak memory is measured in a process of its own per variant.
+A step is forward, backward, clipping and optimiser; nobody has dropout. All variants live in one
+process and take turns (A B C A B C ...); the figure is the median of the paired ratios of
+CPU-seconds, which a busy machine disturbs least. Compilation is over before the turns begin. Peak
+memory is measured in a process of its own per variant. What follows the table is described in
+bench_sharing.
 
-    python tests/bench/bench_trainer.py [--shapes a b c tiny] [--rounds 5] [--compile] [--json]
+    python tests/bench/bench_trainer.py [--quick] [--shapes a b c tiny] [--rounds 5] [--json]
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import bench_sharing as sharing
 import torch
 
 from trainer import kernels
@@ -124,6 +127,10 @@ def gpt2(case: Case, *, attention: str, precision: str, compiled: bool = False) 
             n_inner=shape.d_ff,
             bos_token_id=0,
             eos_token_id=0,
+            # Ours has none either, and with it torch's fused attention would be left aside.
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
             loss_type="ForCausalLMLoss",
             attn_implementation=attention,
         )
@@ -207,58 +214,52 @@ def bench(name: str, case: Case, variants: list[str], *, rounds: int, memory: bo
     return rows
 
 
-def threads_and_processes(name: str, case: Case, *, seconds: float = 6.0) -> dict[str, float]:
-    """Tokens per second of wall clock: one process with two threads, two with one each."""
-
-    def run(threads: int) -> float:
-        command = [sys.executable, __file__, "--rate-of", name, str(threads), str(seconds)]
-        root = str(Path(__file__).resolve().parents[2])
-        done = subprocess.run(
-            command,
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": str(threads)},
-        )
-        return float(done.stdout.split()[-1])
-
-    found: list[float] = []
-    workers = [threading.Thread(target=lambda: found.append(run(1))) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return {"two processes": sum(found), "two threads": run(2)}
+def has_compiler() -> bool:
+    """Whether torch.compile finds a C++ compiler."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
 
 
-def rate(case: Case, threads: int, seconds: float) -> float:
-    torch.set_num_threads(threads)
-    step = ours(case, precision="bf16")
-    for _ in range(3):
-        step()
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        step()
-        count += 1
-    return count * case.batch * case.shape.context / (time.perf_counter() - start)
+def verdict(what: str, found: float, asked: float, *, at_most: bool = False) -> str:
+    met = found <= asked if at_most else found >= asked
+    bound = "at most" if at_most else "at least"
+    return f"{'met   ' if met else 'MISSED'} {what}: {found:.3g}, asked {bound} {asked:g}"
 
 
-def verdicts(rows: list[dict], cases: dict[str, Case]) -> list[str]:
-    """One line per target: met or not."""
+def peer_verdicts(rows: list[dict], cases: dict[str, Case]) -> list[str]:
+    """One line per target over a peer: met or not."""
     said = []
     for row in rows:
         if row["variant"] != "ours-bf16":
             continue
         for peer, least in cases[row["shape"]].targets.items():
             if f"x {peer}" in row:
-                found = row[f"x {peer}"]
-                met = "met" if found >= least else "MISSED"
-                said.append(f"({row['shape']}) {found:.2f}x {peer}, asked {least}x: {met}")
+                said.append(verdict(f"({row['shape']}) speed over {peer}", row[f"x {peer}"], least))
         if row["shape"] == "c" and "peak_mb" in row:
-            peer = next(r for r in rows if r["shape"] == "c" and r["variant"] == "hf")
-            share = row["peak_mb"] / peer["peak_mb"]
-            met = "met" if share <= MEMORY_TARGET else "MISSED"
-            said.append(f"(c) peak memory {share:.2f} of hf, asked {MEMORY_TARGET}: {met}")
+            peer_row = next(r for r in rows if r["shape"] == "c" and r["variant"] == "hf")
+            share = row["peak_mb"] / peer_row["peak_mb"]
+            said.append(verdict("(c) peak memory over hf", share, MEMORY_TARGET, at_most=True))
+    return said
+
+
+def sharing_verdicts(both: list[dict], stacks: list[dict], beside: list[dict]) -> list[str]:
+    """One line per target of bench_sharing."""
+    said = []
+    for row in both:
+        what = f"({row['shape']}) two one-thread trials over one two-thread trial"
+        said.append(verdict(what, row["ratio"], sharing.SIDE_BY_SIDE_TARGET))
+    for row in stacks:
+        asked = sharing.MEMBERS_TARGETS.get((row["shape"], row["members"]))
+        if asked is not None:
+            what = f"{row['members']} members of {row['shape']} over one after the other"
+            said.append(verdict(what, row["gain"], asked))
+    for row in beside:
+        # At width 16 the softmax over 256 logits is itself 3 % of the arithmetic.
+        loss = "loss, " if row["shape"] == "(a)" else ""
+        share = row["checkpoint"] + row["logging"] + (row["cross entropy"] if loss else 0.0)
+        what = f"{row['shape']}: {loss}checkpoint and logging, share of a step"
+        said.append(verdict(what, share, sharing.BESIDE_TARGET, at_most=True))
+        what = f"{row['shape']}: waiting for tokens, share of a step"
+        said.append(verdict(what, row["waiting"], sharing.WAIT_TARGET, at_most=True))
     return said
 
 
@@ -278,51 +279,86 @@ def cell(value: object) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="+", default=["tiny", "a", "b", "c"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="also the compiled peer (slow)")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--rate-of", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parse()
     torch.set_num_threads(1)
+    keep_freed_memory()
     cases = {**CASES, **TINY}
     if options.memory_of:
-        keep_freed_memory()
         step = VARIANTS[options.memory_of[1]](cases[options.memory_of[0]])
         step()
         step()
         print(peak_resident_bytes() / 2**20)
         return
-    if options.rate_of:
-        name, threads, seconds = options.rate_of
-        keep_freed_memory()
-        print(rate(cases[name], int(threads), float(seconds)))
+    if options.child:
+        child(*options.child)
         return
-    keep_freed_memory()
-    rows: list[dict] = []
     chosen = [n for s in options.shapes for n in (TINY if s == "tiny" else [s])]
+    skipped = []
+    if not has_compiler():
+        skipped.append("hf-sdpa-bf16-compiled: there is no C++ compiler")
+    elif options.no_compile:
+        skipped.append("hf-sdpa-bf16-compiled: left out by --quick or --no-compile")
+    rows: list[dict] = []
     for name in chosen:
         variants = ["hf", "ours-fp32"] if name in TINY else ["hf", "hf-sdpa-bf16"]
         if name in CASES:
-            variants += ["hf-sdpa-bf16-compiled"] if options.compile else []
+            wanted = "hf-sdpa-bf16-compiled" in CASES[name].targets and not skipped
+            variants += ["hf-sdpa-bf16-compiled"] if wanted else []
             variants += ["ours-fp32", "ours-bf16"]
-        found = bench(name, cases[name], variants, rounds=options.rounds, memory=name == "c")
+        memory = name == "c"
+        found = bench(name, cases[name], variants, rounds=options.rounds, memory=memory)
         rows += found
         if not options.json:
             show(found)
-    both = {n: threads_and_processes(n, CASES[n]) for n in chosen if n in ("a", "b")}
+    quick, seconds = options.quick, options.seconds
+    names = [n for n in chosen if n in (("a",) if quick else ("a", "b"))]
+    both = [sharing.side_by_side(__file__, n, rounds=3, seconds=seconds) for n in names]
+    torch.set_num_threads(1)
+    stacks = sharing.members(counts=(8,) if quick else (8, 32), seconds=seconds)
+    beside = sharing.beside_the_steps(quick=quick)
+    gpu = sharing.gpu(__file__, seconds=seconds)
+    if not gpu:
+        skipped.append("utilisation at 10M, 50M and 125M, and 1, 4 and 16 trials on one: no GPU")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    said = [*peer_verdicts(rows, cases), *sharing_verdicts(both, stacks, beside)]
     if options.json:
-        print(json.dumps({"machine": machine, "rows": rows, "threads": both}, indent=2))
+        tables = {"rows": rows, "side_by_side": both, "members": stacks, "beside": beside}
+        facts = {"machine": machine, "gpu": gpu, "verdicts": said, "skipped": skipped}
+        print(json.dumps({**facts, **tables}, indent=2))
         return
-    for name, figures in both.items():
-        ratio = figures["two processes"] / figures["two threads"]
-        print(f"({name}) two one-thread processes {ratio:.2f}x one two-thread process, asked 1.15x")
-    for line in verdicts(rows, cases):
-        print(line)
-    print(machine)
+    for table in (both, stacks, beside, gpu):
+        if table:
+            show(table)
+    print("\n".join([*said, *(f"skipped {text}" for text in skipped), machine]))
+
+
+def child(name: str, threads: str, device: str) -> None:
+    """Train one case on demand (`bench_sharing.Child`)."""
+    torch.set_num_threads(int(threads))
+    if device == "cuda":
+        shape, batch = sharing.GPU_SMALL
+        sharing.serve(sharing.gpu_step(shape, batch, compiled=False), batch * shape.context)
+        return
+    case = CASES[name]
+    sharing.serve(ours(case, precision="bf16"), case.batch * case.shape.context)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shapes", nargs="+", default=None, help="of tiny, a, b, c")
+    parser.add_argument("--rounds", type=int, default=None, help="turns of each variant")
+    parser.add_argument("--seconds", type=float, default=None, help="of a timed stretch")
+    parser.add_argument("--quick", action="store_true", help="(a) alone, nothing compiled")
+    parser.add_argument("--no-compile", action="store_true", help="without the compiled peer")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.shapes = options.shapes or (["a"] if options.quick else ["tiny", "a", "b", "c"])
+    options.rounds = options.rounds or (2 if options.quick else 5)
+    options.seconds = options.seconds or (1.0 if options.quick else 4.0)
+    options.no_compile = options.no_compile or options.quick
+    return options
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pytest
 from trainer import checkpoint
 from trainer.config import OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
 from trainer.members import STACK_KEY, run_members
-from trainer.result import Interrupted, RunStatus
+from trainer.result import Interrupted, Progress, RunStatus
 from trainer.run import run_trial
 from trainer.shapes import preset
 
@@ -170,6 +170,28 @@ def test_a_stack_interrupted_anywhere_gives_the_same_bits(
         assert science(folder) == science(undisturbed)
     assert results[2].attempts == len(stops) + 1
     assert run_members(configs, options, broken) == results
+
+
+def test_a_stack_killed_after_a_member_has_ended_goes_on_with_the_others_from_there(
+    make_config: MakeConfig, options: RunOptions, tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.steps == 40 and progress.step == 28:
+            raise Killed
+
+    configs = members_of(make_config)  # of 24, 24, 40 and 31 steps
+    whole, broken = folders(tmp_path / "whole", configs), folders(tmp_path / "broken", configs)
+    run_members(configs, options, whole)
+    with pytest.raises(Killed):
+        run_members(configs, options, broken, on_progress=kill)
+    assert [(out / "result.json").exists() for out in broken] == [True, True, False, False]
+    results = run_members(configs, options, broken)
+    for undisturbed, folder in zip(whole, broken, strict=True):
+        assert science(folder) == science(undisturbed)
+    assert results[2].steps_executed == 28 + 40 - 24
 
 
 def test_a_stack_goes_on_from_the_newest_step_that_all_members_have(

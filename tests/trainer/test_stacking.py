@@ -115,11 +115,11 @@ def test_the_command_line_trains_several_configurations(
     out = tmp_path / "out"
     arguments = ["--data", str(token_dir), "--out", str(out), "--quiet", "--no-samples"]
     assert main([*map(str, files), *arguments, "--device", "cpu"]) == 0
-    printed = capsys.readouterr().out
+    printed = json.loads(capsys.readouterr().out)
     for config in configs:
         result = RunResult.from_json((out / config.trial_id / "result.json").read_text())
         assert result.versions[STACK_KEY].startswith("2 members ")
-        assert result.to_json() in printed
+        assert json.loads(result.to_json()) in printed
     files[1].write_text("{}")
     assert main([*map(str, files), *arguments]) == EXIT_USAGE
     assert "1.json is not a trial's configuration" in capsys.readouterr().err
