@@ -89,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(stopped, file=sys.stderr)  # noqa: T201
         return 128 + received[0]
     texts = [result.to_json() for result in results]
-    print(texts[0] if len(configs) == 1 else f"[{',\n'.join(texts)}]")  # noqa: T201
+    listed = ",\n".join(texts)
+    print(listed if len(texts) == 1 else f"[{listed}]")  # noqa: T201
     completed = all(result.status is RunStatus.COMPLETED for result in results)
     return 0 if completed else EXIT_DIVERGED
 
