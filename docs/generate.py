@@ -106,6 +106,8 @@ def _table(section: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
         for item in lists:
             for name in _references(item["items"]):
                 lines += [f"Each item of `{key}`:", "", *_table(definitions[name], definitions)]
+        for name in _references(field):
+            lines += [f"Keys of `{key}`:", "", *_table(definitions[name], definitions)]
     return lines
 
 
@@ -137,7 +139,12 @@ def _form(field: dict[str, Any]) -> str:
         return "mapping"
     if field.get("type") == "array":
         return f"list of {_form(field['items'])}"
-    word = {"integer": "whole number", "boolean": "`true`, `false`", "string": "text"}
+    word = {
+        "integer": "whole number",
+        "boolean": "`true`, `false`",
+        "string": "text",
+        "object": "mapping",
+    }
     bounds = [form.format(_number(field[key])) for key, form in _BOUNDS if key in field]
     return " ".join([word.get(field["type"], field["type"]), *[", ".join(bounds)] * bool(bounds)])
 

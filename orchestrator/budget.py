@@ -16,7 +16,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -25,17 +24,13 @@ from pydantic import (
 )
 
 from orchestrator.errors import BadInput, Fault, nearest
+from orchestrator.model_section import Mixture, Model, Shape, WholeNumber
+from orchestrator.section import Section as _Section
 from orchestrator.units import Count, Flops, Seconds, parse_count
 from orchestrator.yaml_source import Path, Source, parse_yaml
 from trainer.recipe import LEARNING_RATE_RULES
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 def _name(value: str) -> str:
@@ -69,7 +64,6 @@ def _batch_tokens(value: object) -> float | Literal["auto"]:
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-WholeNumber = Annotated[int, Field(ge=1)]
 LearningRate = Annotated[float | str, BeforeValidator(_learning_rate)]
 BatchTokens = Annotated[float | Literal["auto"], BeforeValidator(_batch_tokens)]
 
@@ -134,47 +128,6 @@ class Data(_Section):
     """Share of documents held out when `validation` is not given."""
     validation_tokens: Count = 131072.0
     """Held-out tokens that every trial is evaluated on."""
-
-
-class Model(_Section):
-    """The family of models whose size is varied."""
-
-    family: Literal["gpt", "llama"] = "llama"
-    """`gpt`: learned positions, LayerNorm, GELU, tied head. `llama`: rotary, RMSNorm, SwiGLU."""
-    context: Annotated[int, Field(ge=8, le=1_048_576)] = 1024
-    """Sequence length in tokens."""
-    position: Literal["none", "learned", "sinusoidal", "rotary"] | None = None
-    """Replaces the family's positions."""
-    norm: Literal["layernorm", "rmsnorm"] | None = None
-    """Replaces the family's normalisation."""
-    activation: Literal["relu", "gelu", "silu", "swiglu"] | None = None
-    """Replaces the family's non-linearity."""
-    tied_head: bool | None = None
-    """Replaces the family's choice of sharing embedding and head."""
-    shapes: tuple[Shape, ...] | None = None
-    """Explicit shapes to choose sizes from; default: a lattice of widths and depths."""
-
-
-class Shape(_Section):
-    """One shape of the lattice of sizes."""
-
-    d_model: WholeNumber
-    """Width."""
-    n_layer: WholeNumber
-    """Depth."""
-    n_head: WholeNumber
-    """Heads; must divide `d_model`."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        if self.d_model % self.n_head:
-            low = self.d_model // self.n_head * self.n_head
-            near = [str(width) for width in (low, low + self.n_head) if width]
-            raise ValueError(
-                f"n_head must divide d_model, got d_model {self.d_model} and n_head {self.n_head}; "
-                f"nearest widths: {' and '.join(near)}"
-            )
-        return self
 
 
 class Training(_Section):
@@ -430,6 +383,7 @@ class Budget(_Section):
         """Everything that can change which trials are planned or what they measure."""
         record = self.model_dump(mode="json", exclude={"name", "run", "tracking"})
         record["budget"].pop("price_per_hour")
+        record["model"] = self.model.science()
         return record
 
     @property
@@ -439,7 +393,6 @@ class Budget(_Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-Model.model_rebuild()
 ListedPoint.model_rebuild()
 Budget.model_rebuild()
 
@@ -575,6 +528,7 @@ def _section(path: Path, source: Source) -> type[BaseModel] | None:
 _ITEMS: dict[str | int, type[BaseModel]] = {
     "shapes": Shape,
     "shape": Shape,
+    "experts": Mixture,
     "points": ListedPoint,
 }
 """Sections below keys whose annotation is not a section itself."""

@@ -327,11 +327,14 @@ def version(as_json: AsJson = False) -> None:
 def _plan(budget: Budget, budget_file: Path, outputs: Path) -> tuple[Any, Any]:
     from orchestrator.data import facts_of
     from orchestrator.hardware import detect, hardware_for
+    from orchestrator.model_sizes import with_model_sizes
     from orchestrator.plan import make_plan
     from orchestrator.points import with_points
 
-    budget = with_points(budget, budget_file.resolve().parent)
-    facts = facts_of(budget, budget_file.resolve().parent, outputs.resolve())
+    base = budget_file.resolve().parent
+    budget = with_points(budget, base)
+    facts = facts_of(budget, base, outputs.resolve())
+    budget = with_model_sizes(budget, base, facts.vocab_size)
     hardware = hardware_for(budget, outputs.resolve(), detect())
     return make_plan(budget, facts, hardware), hardware
 

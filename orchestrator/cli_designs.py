@@ -38,14 +38,16 @@ def simulate(
     """Rehearse a sweep against a known law: bias, coverage and width of its answer."""
     from orchestrator.data import facts_of
     from orchestrator.hardware import detect, hardware_for
+    from orchestrator.model_sizes import with_model_sizes
     from orchestrator.points import with_points
     from orchestrator.simulate import simulate as rehearse
 
     base = budget_file.resolve().parent
     budget = with_points(read_budget(budget_file)[0], base)
+    facts = facts_of(budget, base, outputs.resolve())
     found = rehearse(
-        budget,
-        facts_of(budget, base, outputs.resolve()),
+        with_model_sizes(budget, base, facts.vocab_size),
+        facts,
         hardware_for(budget, outputs.resolve(), detect()),
         law=law,
         noise_sd=noise,
@@ -82,6 +84,7 @@ def next_run(
     from orchestrator.data import facts_of
     from orchestrator.hardware import detect, hardware_for
     from orchestrator.journal import read_state
+    from orchestrator.model_sizes import with_model_sizes
     from orchestrator.operations import frozen_budget
     from orchestrator.points import with_points
     from orchestrator.units import format_count, format_duration
@@ -89,10 +92,11 @@ def next_run(
     folder = find_sweep(sweep, outputs)
     budget, _, base = frozen_budget(folder)
     budget = with_points(budget, base)
+    facts = facts_of(budget, base, folder.parent)
     found = next_runs(
         read_state(folder),
-        budget,
-        facts_of(budget, base, folder.parent),
+        with_model_sizes(budget, base, facts.vocab_size),
+        facts,
         hardware_for(budget, folder.parent, detect()),
         count=count,
     )

@@ -37,12 +37,16 @@ def bench(
     from orchestrator.data import facts_of
     from orchestrator.hardware import detect, gpus_per_trial, hardware_for, keep
     from orchestrator.machinery import bench as measure
+    from orchestrator.model_sizes import with_model_sizes
     from orchestrator.plan import make_plan
+    from orchestrator.points import with_points
 
     budget, _ = read_budget(budget_file)
     machine = detect()
     hardware = hardware_for(budget, outputs.resolve(), machine)
-    facts = facts_of(budget, budget_file.resolve().parent, outputs.resolve())
+    base = budget_file.resolve().parent
+    facts = facts_of(budget, base, outputs.resolve())
+    budget = with_model_sizes(with_points(budget, base), base, facts.vocab_size)
     measured = measure(
         make_plan(budget, facts, hardware),
         device="cuda" if gpus_per_trial(budget, machine) > 0 else "cpu",

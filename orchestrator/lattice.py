@@ -9,11 +9,12 @@ each further layer costs more time than FLOPs.
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import functools
 import math
 
-from orchestrator.budget import Model
-from trainer.shapes import ModelShape, Shape, count_parameters, preset
+from orchestrator.model_section import Mixture, Model
+from trainer.shapes import Experts, ModelShape, Shape, count_parameters, preset
 
 _DEPTH_TOLERANCE = 0.5
 """Weight of a factor-e deviation from the preferred depth against the same deviation in N: a size a
@@ -35,10 +36,13 @@ def head_count(d_model: int) -> int:
 @functools.cache
 def lattice(model: Model, vocab_size: int) -> tuple[tuple[int, Shape], ...]:
     """Every shape of a family with its matmul parameters N, ascending in N."""
+    if not model.is_preset:
+        assert model.counted, f"the sizes of {model.family} are counted before anything is planned"
+        return tuple((shape.counts.matmul, shape) for shape in model.counted)
     if model.shapes is not None:
         choices = [(shape.d_model, shape.n_layer, shape.n_head) for shape in model.shapes]
     else:
-        choices = [(d, n, head_count(d)) for d in _widths() for n in _depths(d)]
+        choices = [(d, n, head_count(d)) for d in widths() for n in _depths(d)]
     shapes: list[Shape] = [
         real_shape(model, vocab_size, d_model=d_model, n_layer=n_layer, n_head=n_head)
         for d_model, n_layer, n_head in choices
@@ -56,7 +60,7 @@ def real_shape(
         for key in ("position", "norm", "activation", "tied_head")
         if (value := getattr(model, key)) is not None
     }
-    return preset(
+    shape = preset(
         model.family,
         d_model=d_model,
         n_layer=n_layer,
@@ -64,6 +68,22 @@ def real_shape(
         vocab_size=vocab_size,
         context=model.context,
         **overrides,
+    )
+    if model.experts is None:
+        return shape
+    return dataclasses.replace(shape, experts=_experts(model.experts, shape.d_ff))
+
+
+def _experts(mixture: Mixture, d_ff: int) -> Experts:
+    """Experts of a width in proportion to a dense layer's, a multiple of 8 as that is."""
+    return Experts(
+        n_routed=mixture.n_routed,
+        n_shared=mixture.n_shared,
+        top_k=mixture.top_k,
+        d_expert=max(8, 8 * round(mixture.expert_width * d_ff / 8)),
+        router=mixture.router,
+        balance=mixture.balance,
+        balance_rate=mixture.balance_rate,
     )
 
 
@@ -95,7 +115,7 @@ def nearest_shape(
     def distance(item: tuple[int, Shape]) -> float:
         count, shape = item
         off_size = abs(math.log(count / params))
-        if model.shapes is not None:
+        if model.shapes is not None or not model.is_preset:
             return off_size
         off_line = abs(math.log(shape.n_layer / preferred_depth(shape.d_model)))
         return off_size + _DEPTH_TOLERANCE * off_line
@@ -107,7 +127,7 @@ def nearest_shape(
     return min(free, key=distance)[1] if free else None
 
 
-def _widths() -> list[int]:
+def widths() -> list[int]:
     """Widths of the lattice, each at most a fifth above the one before it past the first few."""
     return [
         *range(8, 32, 4),

@@ -17,6 +17,7 @@ from orchestrator.errors import Exit
 from orchestrator.executors.base import Executor
 from orchestrator.hardware import Machine, detect, hardware_for
 from orchestrator.journal import JOURNAL, read_state
+from orchestrator.model_sizes import with_model_sizes
 from orchestrator.plan import Plan, make_plan
 from orchestrator.points import with_points
 from orchestrator.service import Outcome, run_sweep
@@ -73,6 +74,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
     budget, outputs = with_points(request.budget, request.base), request.outputs
     sweep_dir = outputs / budget.name
     data = prepare_data(budget, request.base, outputs)
+    budget = with_model_sizes(budget, request.base, data.facts.vocab_size)
     machine = detect()
     hardware = hardware_for(budget, outputs, machine)
     begun = (sweep_dir / JOURNAL).exists()

@@ -15,6 +15,18 @@ from torch import nn
 
 from trainer.foreign import HF, ForeignShape
 
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What code that is not ours may raise for arguments that it cannot take."""
+
 
 def build_module(shape: ForeignShape) -> nn.Module:
     """Build a module, its weights drawn from torch's global generator.
@@ -39,13 +51,22 @@ def transformers_module(arguments: dict[str, Any]) -> nn.Module:
 
     Args:
         arguments: a whole configuration, its `model_type` included.
+
+    Raises:
+        ValueError: when its class refuses it.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = dict(arguments)
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     # Code that comes with a configuration is refused where it is read; here it is not looked for.
-    model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except FAULTS as error:
+        raise ValueError(
+            f"{type(config).__name__} must describe a model that can be built: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     return model
 
 
@@ -64,7 +85,7 @@ def user_build(family: str, folder: str) -> tuple[Callable[..., Any], str]:
     """
     name, _, attribute = family.partition(":")
     try:
-        with _importing_from(folder):
+        with _importing(name, folder):
             module = importlib.import_module(name)
     except ImportError as error:
         where = f"{folder} or among the installed packages" if folder else "the installed packages"
@@ -89,21 +110,32 @@ def called(family: str, build: Callable[..., Any], arguments: dict[str, Any]) ->
     """
     try:
         built = build(**arguments)
-    except TypeError as error:
-        raise ValueError(f"{family} must take the arguments {arguments}: {error}") from error
+    except FAULTS as error:
+        raise ValueError(
+            f"{family} must build a module of the arguments {arguments}: {type(error).__name__}: "
+            f"{error}"
+        ) from error
     if not isinstance(built, nn.Module):
         raise ValueError(f"{family} must return a torch.nn.Module, got {type(built).__name__}")
     return built
 
 
 @contextmanager
-def _importing_from(folder: str) -> Iterator[None]:
+def _importing(name: str, folder: str) -> Iterator[None]:
     if not folder:
         yield
         return
+    namesake = sys.modules.get(name)
+    if namesake is not None and not _lies_in(namesake.__file__, folder):
+        # Imported from elsewhere before, in this process, for another budget.
+        del sys.modules[name]
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path.remove(folder)
+
+
+def _lies_in(file: str | None, folder: str) -> bool:
+    return file is not None and Path(file).resolve().is_relative_to(Path(folder).resolve())
