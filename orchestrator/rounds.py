@@ -129,6 +129,16 @@ def _known_points(budget: Budget, facts: DataFacts) -> tuple[Point, ...]:
     for number, listed in enumerate(design.points or (), start=1):
         shape = None
         if listed.shape is not None:
+            if not budget.model.is_preset:
+                raise BadInput(
+                    Fault(
+                        code="SWP-1205",
+                        rule=f"a point of family {budget.model.family} has `params`, got a shape: "
+                        "width, depth and heads are those of our own families",
+                        place=f"design.points.{number}",
+                        remedy="give `params`; the nearest of model.sizes is trained",
+                    )
+                )
             s = listed.shape
             shape = real_shape(
                 budget.model,

@@ -205,3 +205,13 @@ def test_what_was_built_is_part_of_the_sweep_and_old_sweeps_stay_the_same(base: 
         [dataclasses.replace(shape, folder="elsewhere") for shape in counted.model.counted]
     )
     assert counted.digest == counted.model_copy(update={"model": moved}).digest
+
+
+def test_a_listed_shape_of_other_code_is_refused(
+    base: Path, facts: DataFacts, hardware: Hardware
+) -> None:
+    point = "{shape: {d_model: 16, n_layer: 1, n_head: 1}, tokens: 1M}"
+    text = f"{HEAD}model: {{family: 'module_of_mine:build', code_path: ., {SIZES}}}\n"
+    text += f"design: {{kind: file, points: [{point}]}}\n"
+    with pytest.raises(BadInput, match="has `params`, got a shape"):
+        make_plan(with_model_sizes(parse_budget(text), base, 256), facts, hardware)
