@@ -20,6 +20,7 @@ from orchestrator.designs.base import (
 )
 from orchestrator.designs.fixed import points_of
 from orchestrator.designs.kinds import designer
+from orchestrator.errors import BadInput, Fault
 from orchestrator.lattice import lattice, nearest_shape, real_shape, size_ladder
 from orchestrator.throughput import makespan_s
 from orchestrator.trial import (
