@@ -37,7 +37,7 @@ def test_all_faults_of_a_file_are_named_in_one_pass_in_the_order_of_lines() -> N
         ("SWP-1104", "b.yaml:1:1"),
         ("SWP-1104", "b.yaml:2:10"),
         ("SWP-1101", "b.yaml:3:1"),
-        ("SWP-1103", "b.yaml:4:9"),
+        ("SWP-1104", "b.yaml:4:9"),
         ("SWP-1101", "b.yaml:4:23"),
         ("SWP-1104", "b.yaml:5:12"),
     ]
