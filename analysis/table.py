@@ -13,114 +13,37 @@ error above 9.2e18 FLOPs.
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-COLUMNS = (
-    "trial_id",
-    "level",
-    "params_total",
-    "params_body",
-    "params_embedding",
-    "params_head",
-    "params_matmul",
-    "params_active",
-    "tokens",
-    "unique_tokens",
-    "epochs",
-    "flops",
-    "flops_6nd",
-    "flops_target",
-    "loss",
-    "loss_sd",
-    "bpb",
-    "batch_tokens",
-    "steps",
-    "learning_rate",
-    "seed",
-    "trajectory_id",
-    "wall_s",
-    "device",
-    "tokens_per_s",
-    "mfu",
-    "excluded",
+from analysis.cells import consistency_faults, excluded_reasons, to_numbers
+from analysis.columns import (
+    COLUMNS,
+    CONVENTIONS,
+    SYMBOLS,
+    UNNAMED_CONVENTION,
+    Fault,
+    TableError,
+    parameter_column,
 )
-"""The loss table's columns, in the order in which they are written."""
+from analysis.levels import cluster_levels, fill_levels
 
-CONVENTIONS = ("matmul", "total", "body", "active")
-"""Named readings of N, the default first: `params_<name>` holds it."""
-
-UNNAMED_CONVENTION = "params"
-"""The convention's name when the table has one parameter column without a reading of its own."""
-
-SYMBOLS = {"N": "params", "D": "tokens", "C": "flops", "L": "loss"}
-"""The field's one-letter column names, understood when the long name is absent."""
-
-_POSITIVE = (
-    "params",
-    "params_total",
-    "params_body",
-    "params_matmul",
-    "params_active",
-    "tokens",
-    "unique_tokens",
-    "epochs",
-    "flops",
-    "flops_6nd",
-    "flops_target",
-    "loss",
-    "bpb",
-    "batch_tokens",
-    "steps",
-)
-_NON_NEGATIVE = (
-    "params_embedding",
-    "params_head",
-    "loss_sd",
-    "learning_rate",
-    "wall_s",
-    "tokens_per_s",
-    "mfu",
-)
-_NUMERIC = _POSITIVE + _NON_NEGATIVE
-_FAULTS_PER_COLUMN = 20
-_LEVEL_WIDTH = 0.25
-"""Runs whose ln C lies within this range are one level when the table names none."""
-_LEVEL_GAP = 0.25
-"""Levels found from C alone are at least this far apart in ln C."""
-_LEVEL_SHARE = 0.6
-"""Share of the runs that must fall into such groups; otherwise compute was not set in levels."""
-_DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d+,\d+\s*$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """One thing wrong with a table, in the parts that an error line needs."""
-
-    rule: str
-    """Slug of the broken rule: `missing-column`, `not-a-number`, `not-positive`, ..."""
-    place: str
-    """Where: a column, or a row and a column (rows count from 1, the header is not a row)."""
-    message: str
-    """The rule, then what was found."""
-    remedy: str
-    """What to change."""
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}. {self.remedy}"
-
-
-class TableError(ValueError):
-    """A table that cannot be fitted as it is; holds every fault that was found."""
-
-    def __init__(self, faults: Iterable[Fault]):
-        self.faults = list(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+__all__ = [
+    "COLUMNS",
+    "CONVENTIONS",
+    "SYMBOLS",
+    "UNNAMED_CONVENTION",
+    "Fault",
+    "LossTable",
+    "TableError",
+    "cluster_levels",
+    "parameter_column",
+    "read_rows",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,11 +138,6 @@ class LossTable:
         return replace(self, frame=frame)
 
 
-def parameter_column(convention: str) -> str:
-    """Name of the column that holds N under a convention."""
-    return UNNAMED_CONVENTION if convention == UNNAMED_CONVENTION else f"params_{convention}"
-
-
 def read_rows(
     frame: pd.DataFrame, *, mapping: Mapping[str, str] | None = None, convention: str = "matmul"
 ) -> LossTable:
@@ -254,19 +172,19 @@ def read_rows(
     _require(renamed, faults)
     if faults:
         raise TableError(faults)
-    excluded = _excluded_reasons(renamed["excluded"]) if "excluded" in renamed else None
+    excluded = excluded_reasons(renamed["excluded"]) if "excluded" in renamed else None
     renamed["excluded"] = (
         pd.Series("", index=renamed.index, dtype="str") if excluded is None else excluded
     )
-    faults = _to_numbers(renamed, parameter_column(chosen))
+    faults = to_numbers(renamed, parameter_column(chosen))
     if faults:
         raise TableError(faults)
     _fill_compute(renamed, parameter_column(chosen), notes)
-    faults = _consistency_faults(renamed, parameter_column(chosen))
+    faults = consistency_faults(renamed, parameter_column(chosen))
     if faults:
         raise TableError(faults)
     _mark_duplicates(renamed, parameter_column(chosen), notes)
-    _fill_levels(renamed, notes)
+    fill_levels(renamed, notes)
     ordered = [c for c in COLUMNS if c in renamed] + [c for c in renamed if c not in COLUMNS]
     return LossTable(
         frame=renamed[ordered].reset_index(drop=True), convention=chosen, notes=tuple(notes)
@@ -318,7 +236,7 @@ def _rename(
     result = result.drop(columns=[t for t in set(usable.values()) if t in result])
     result = pd.concat([result, pd.DataFrame(copies, index=source.index)], axis=1)
     if "excluded" in usable and usable["excluded"] != "excluded":
-        flags = _excluded_reasons(result["excluded"], flag=usable["excluded"])
+        flags = excluded_reasons(result["excluded"], flag=usable["excluded"])
         result["excluded"] = flags
     return result.reset_index(drop=True), faults
 
@@ -390,80 +308,6 @@ def _require(frame: pd.DataFrame, faults: list[Fault]) -> None:
         faults.append(_missing_column("tokens", "'tokens' (or 'flops')", frame))
 
 
-def _excluded_reasons(cells: pd.Series, *, flag: str = "") -> pd.Series:
-    """Reasons as text: '' = used. Truthy flags (1, True, yes) become the flag column's name."""
-
-    def reason(cell: object) -> str:
-        if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
-            return ""
-        text = str(cell).strip()
-        if text.lower() in ("", "0", "0.0", "false", "no", "nan", "none"):
-            return ""
-        if text.lower() in ("1", "1.0", "true", "yes"):
-            return flag or "excluded"
-        return text
-
-    return cells.map({cell: reason(cell) for cell in cells.unique()}).astype("str")
-
-
-def _to_numbers(frame: pd.DataFrame, column: str) -> list[Fault]:
-    """Make the numeric columns float64 in place; report every bad cell of a used row."""
-    faults: list[Fault] = []
-    used = (frame["excluded"] == "").to_numpy()
-    required = {"tokens", "loss", "flops", column}
-    for name in _NUMERIC:
-        if name not in frame:
-            continue
-        cells = frame[name]
-        values = pd.to_numeric(cells, errors="coerce").astype(np.float64).to_numpy(copy=True)
-        blank = cells.isna().to_numpy()
-        if not pd.api.types.is_numeric_dtype(cells):
-            blank = blank | (cells.astype(str).str.strip() == "").to_numpy()
-        whole_blank = bool(blank[used].all()) and name not in ("tokens", "loss", column)
-        need = used & (name in required) & (not whole_blank)
-        bad = (need | (used & ~blank)) & ~np.isfinite(values)
-        low = (values <= 0) if name in _POSITIVE else (values < 0)
-        wrong_sign = used & ~bad & np.isfinite(values) & low
-        faults += _cell_faults(frame, name, bad, "not-a-number", "must be a finite number")
-        sign = "greater than zero" if name in _POSITIVE else "zero or more"
-        faults += _cell_faults(frame, name, wrong_sign, "not-positive", f"must be {sign}")
-        frame[name] = values
-        if whole_blank and used.any():
-            del frame[name]
-    return faults
-
-
-def _cell_faults(
-    frame: pd.DataFrame, name: str, bad: np.ndarray, rule: str, must: str
-) -> list[Fault]:
-    rows = np.flatnonzero(bad)
-    faults = []
-    for row in rows[:_FAULTS_PER_COLUMN]:
-        cell = frame[name].iloc[row]
-        shown = "an empty cell" if pd.isna(cell) or str(cell).strip() == "" else repr(str(cell))
-        remedy = "Correct the cell, or name a reason in the row's 'excluded' column"
-        if _DECIMAL_COMMA.match(str(cell)):
-            remedy = "Write decimals with a point, not a comma"
-        faults.append(
-            Fault(
-                rule=rule,
-                place=f"row {row + 1}, column {name}",
-                message=f"{name} {must}, got {shown}",
-                remedy=remedy,
-            )
-        )
-    if len(rows) > _FAULTS_PER_COLUMN:
-        faults.append(
-            Fault(
-                rule=rule,
-                place=f"column {name}",
-                message=f"{len(rows) - _FAULTS_PER_COLUMN} more rows have the same fault",
-                remedy="Check how the column was written",
-            )
-        )
-    return faults
-
-
 def _fill_compute(frame: pd.DataFrame, column: str, notes: list[str]) -> None:
     """Fill `tokens`, `flops` and `flops_6nd` by C = 6*N*D where they are absent."""
     if "tokens" not in frame:
@@ -475,62 +319,6 @@ def _fill_compute(frame: pd.DataFrame, column: str, notes: list[str]) -> None:
     frame["flops_6nd"] = 6.0 * frame[column] * frame["tokens"]
 
 
-def _consistency_faults(frame: pd.DataFrame, column: str) -> list[Fault]:
-    """Units that cannot be right, and trials that appear twice."""
-    faults: list[Fault] = []
-    used = frame[frame["excluded"] == ""]
-    if len(used) == 0:
-        return faults
-    small = [name for name in (column, "tokens") if float(used[name].median()) < 100.0]
-    for name in small:
-        faults.append(
-            Fault(
-                rule="mixed-units",
-                place=f"column {name}",
-                message=f"{name} must be plain counts; its median is {used[name].median():.4g}, "
-                "which looks like millions or billions",
-                remedy="Multiply the column by its unit (1e6, 1e9) before fitting",
-            )
-        )
-    for name in (column, "tokens"):
-        values = used[name].to_numpy()
-        if name not in small and values.max() / values.min() > 1e8:
-            row = int(np.argmin(values))
-            faults.append(
-                Fault(
-                    rule="mixed-units",
-                    place=f"row {int(used.index[row]) + 1}, column {name}",
-                    message=f"{name} spans {values.min():.4g} to {values.max():.4g}: more than "
-                    "eight decades in one table looks like two units",
-                    remedy="Write every row in the same unit (plain counts)",
-                )
-            )
-    ratio = float((used["flops"] / used["flops_6nd"]).median())
-    if not small and not 1e-3 < ratio < 1e3:
-        faults.append(
-            Fault(
-                rule="mixed-units",
-                place="column flops",
-                message=f"flops must be near 6 N D; the median of flops/(6 N D) is {ratio:.3g}",
-                remedy="Check the units of flops, tokens and the parameter column",
-            )
-        )
-    if "trial_id" in used:
-        ids = used["trial_id"].dropna().astype(str)
-        ids = ids[ids != ""]
-        for name in sorted(ids[ids.duplicated()].unique())[:_FAULTS_PER_COLUMN]:
-            rows = ", ".join(str(int(i) + 1) for i in ids.index[ids == name])
-            faults.append(
-                Fault(
-                    rule="duplicate-trial",
-                    place=f"rows {rows}, column trial_id",
-                    message=f"each trial may appear once; {name!r} appears on several rows",
-                    remedy="Delete the copies, or give each row its own trial_id",
-                )
-            )
-    return faults
-
-
 def _mark_duplicates(frame: pd.DataFrame, column: str, notes: list[str]) -> None:
     """Exclude rows that repeat an earlier row's numbers exactly: a copy is not a measurement."""
     keys = [column, "tokens", "flops", "loss"]
@@ -540,53 +328,3 @@ def _mark_duplicates(frame: pd.DataFrame, column: str, notes: list[str]) -> None
     if copies.any():
         frame.loc[copies, "excluded"] = "duplicate of an earlier row"
         notes.append(f"{int(copies.sum())} rows repeat an earlier row exactly and are excluded")
-
-
-def _fill_levels(frame: pd.DataFrame, notes: list[str]) -> None:
-    """Give each row a level label: the column's, or one per cluster of compute."""
-    if "level" in frame and frame["level"].notna().any():
-        frame["level"] = pd.Series(map(_label, frame["level"]), index=frame.index, dtype="str")
-        return
-    source = "flops_target" if "flops_target" in frame else "flops"
-    used = frame.index[frame["excluded"] == ""]
-    labels = pd.Series("", index=frame.index, dtype="str")
-    compute = frame.loc[used, source].to_numpy(dtype=np.float64)
-    usable = np.isfinite(compute) & (compute > 0)
-    labels.loc[used[usable]] = cluster_levels(compute[usable])
-    frame["level"] = labels
-    found = sorted({label for label in labels if label}, key=float)
-    if found:
-        notes.append(f"levels were found from {source}: {', '.join(found)}")
-
-
-def _label(cell: object) -> str:
-    if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
-        return ""
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e6:
-        return str(int(cell))
-    return str(cell)
-
-
-def cluster_levels(compute: np.ndarray) -> np.ndarray:
-    """Group runs of nearly equal compute.
-
-    Args:
-        compute: C of each run, FLOPs, shape (n,).
-
-    Returns:
-        Labels (the group's geometric mean, as text), shape (n,), dtype object; '' where a run is
-        in no group of at least 3 that is narrow and set apart from its neighbours, and everywhere
-        when fewer than 60 % of the runs are in such groups: compute that was drawn at random
-        clusters here and there without being a level.
-    """
-    labels = np.full(len(compute), "", dtype=object)
-    order = np.argsort(compute, kind="stable")
-    log_c = np.log(compute[order])
-    starts = np.flatnonzero(np.diff(log_c, prepend=-np.inf) > _LEVEL_GAP)
-    for start, stop in zip(starts, [*starts[1:], len(log_c)], strict=True):
-        members = log_c[start:stop]
-        if len(members) >= 3 and members[-1] - members[0] <= _LEVEL_WIDTH:
-            labels[order[start:stop]] = f"{np.exp(members.mean()):.4g}"
-    if (labels != "").mean() < _LEVEL_SHARE:
-        labels[:] = ""
-    return labels
