@@ -3,7 +3,8 @@
 An experiment's file (`EXPERIMENT.yaml`, see `trainer.experiment`) does as well; its corpus is
 prepared under DIR, unless it lies there already. Several configurations of one shape are trained
 as one stack where a short measurement says that it pays (small models); each has its folder,
-named after its `trial_id`, under the output folder.
+named after its `trial_id`, under the output folder. `--describe` says what one experiment would be,
+`--against` where it differs from another one.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from trainer.config import RunOptions, TrainConfig
-from trainer.result import Interrupted, Progress, RunStatus
+from trainer.result import Interrupted, Progress, RunResult, RunStatus
+
+if TYPE_CHECKING:
+    from trainer.experiment import Experiment
 
 EXIT_DIVERGED = 1
 EXIT_USAGE = 2
@@ -30,12 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parse(arguments)
     found = []
+    experiments: list[Experiment | None] = []
     for file in options.config:
         try:
-            found.append(_config_and_data(file, options.data))
+            experiments.append(_experiment(file, options))
+            if options.describe or options.against:
+                _look(experiments[-1], file, options)
+            else:
+                found.append(_config_and_data(file, experiments[-1], options))
         except (OSError, ValueError, TypeError, KeyError) as error:
             print(f"error: {file} is not a trial's configuration: {error}", file=sys.stderr)  # noqa: T201
             return EXIT_USAGE
+    if options.describe or options.against:
+        return 0
     configs = [config for config, _ in found]
     if len({data_dir for _, data_dir in found}) > 1:
         print("error: several trials must train on the same corpus", file=sys.stderr)  # noqa: T201
@@ -91,22 +105,102 @@ def main(arguments: list[str] | None = None) -> int:
     texts = [result.to_json() for result in results]
     listed = ",\n".join(texts)
     print(listed if len(texts) == 1 else f"[{listed}]")  # noqa: T201
+    if options.plot and len(results) == 1:
+        _plot(found[0][1], options.out)
+    for experiment, result in zip(experiments, results, strict=True):
+        if experiment is not None and not options.quiet:
+            _compare(experiment, result)
     completed = all(result.status is RunStatus.COMPLETED for result in results)
     return 0 if completed else EXIT_DIVERGED
 
 
-def _config_and_data(file: Path, data: Path) -> tuple[TrainConfig, Path]:
-    """What to train and the folder of its token files, from a configuration or an experiment."""
-    if file.suffix not in (".yaml", ".yml"):
-        return TrainConfig.from_json(file.read_text()), data
-    from trainer.data.shards import TokenData, prepare
-    from trainer.experiment import parse_experiment
+def _experiment(file: Path, options: argparse.Namespace) -> Experiment | None:
+    """Read an experiment, changed by settings; a hypothesis is held against its base.
 
-    experiment = parse_experiment(file.read_text())
-    folder = prepare(experiment.data.resolved(file.parent), cache_root=data)
+    None for a trial's configuration, which is neither described nor compared nor changed.
+    """
+    if file.suffix not in (".yaml", ".yml"):
+        if options.describe or options.against or options.set:
+            raise ValueError("only an experiment (a YAML file) is described, compared or changed")
+        return None
+    from trainer.experiment import check_variation, parse_experiment
+
+    experiment = parse_experiment(file.read_text(), changes=dict(map(_setting, options.set)))
+    if experiment.varies is not None:
+        base = parse_experiment((file.parent / experiment.varies.base).read_text())
+        check_variation(experiment, base)
+    return experiment
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Split `KEY=VALUE`; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes KEY=VALUE, such as model.n_layer=1, got {text!r}")
+    return key, yaml.safe_load(value)
+
+
+def _config_and_data(
+    file: Path, experiment: Experiment | None, options: argparse.Namespace
+) -> tuple[TrainConfig, Path]:
+    """What to train and the folder of its token files, from a configuration or an experiment."""
+    if options.data is None or options.out is None:
+        raise ValueError("training needs --data and --out")
+    if experiment is None:
+        return TrainConfig.from_json(file.read_text()), options.data
+    from trainer.data.shards import TokenData, prepare
+
+    folder = prepare(experiment.data.resolved(file.parent), cache_root=options.data)
     manifest = TokenData.open(folder).manifest
     config = experiment.config(data_digest=manifest.digest, vocab_size=manifest.vocab_size)
     return config, folder
+
+
+def _look(experiment: Experiment | None, file: Path, options: argparse.Namespace) -> None:
+    """Print what an experiment is, or where it differs from another one."""
+    assert experiment is not None
+    from trainer.data.errors import DataError
+    from trainer.data.facts import facts
+    from trainer.experiment import differences, parse_experiment
+    from trainer.description import describe
+
+    if options.against:
+        found = differences(parse_experiment(options.against.read_text()), experiment)
+        for key, (before, after) in found.items():
+            print(f"{key}: {before} -> {after}")  # noqa: T201
+        print(f"{len(found)} differences")  # noqa: T201
+        return
+    unique, absent = None, ""
+    try:
+        source = experiment.data.resolved(file.parent)
+        unique = facts(source, cache_root=options.data).train_tokens
+    except DataError as error:
+        absent = f"tokens       not known: {error}"
+    lines = describe(experiment, unique_tokens=unique).lines()
+    print("\n".join([*lines, absent] if absent else lines))  # noqa: T201
+
+
+def _plot(data_dir: Path, out_dir: Path) -> None:
+    from trainer.curves import plot_curves
+    from trainer.data.shards import TokenData
+
+    manifest = TokenData.open(data_dir).manifest
+    levels = {"ln V": manifest.uniform_entropy, "H1": manifest.train_unigram_entropy}
+    plot_curves(out_dir, levels={**levels, "H2": manifest.train_bigram_entropy})
+
+
+def _compare(experiment: Experiment, result: RunResult) -> None:
+    """Say on stderr what was declared or reported and what came out."""
+    if experiment.target is not None and result.loss is not None:
+        print(experiment.target.verdict(result.loss), file=sys.stderr)  # noqa: T201
+    if experiment.reported is None:
+        return
+    for name, stated, found in (
+        ("training", experiment.reported.train_loss, result.train_loss),
+        ("held-out", experiment.reported.validation_loss, result.loss),
+    ):
+        if stated is not None and found is not None:
+            print(f"{name} loss {found:.4f}, reported {stated:.4f}", file=sys.stderr)  # noqa: T201
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -121,14 +215,25 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data",
         type=Path,
-        required=True,
         help="folder with the token files; of an experiment, the folder to prepare them under",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        required=True,
         help="the trial's folder; of several, the folder of theirs",
+    )
+    parser.add_argument(
+        "--describe", action="store_true", help="say what an experiment is, and train nothing"
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="EXPERIMENT", help="list the differences, train nothing"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of an experiment, such as model.n_layer=1; may be repeated",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
@@ -137,6 +242,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--log-points", type=int, default=200, help="lines of metrics.jsonl")
     parser.add_argument("--no-samples", action="store_true", help="no samples after training")
+    parser.add_argument("--plot", action="store_true", help="draw curves.png into the folder")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     return parser.parse_args(arguments)

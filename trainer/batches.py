@@ -6,6 +6,8 @@ from the second epoch on the cuts are shifted, so that windows differ between ep
 permutation is a keyed Feistel network on the window numbers (Luby & Rackoff 1988): any batch is
 computed alone, without the memory or the time of a shuffled list, and the order depends on no
 library's random generator.
+
+In random order a window begins at any token, drawn independently, and wraps around the end.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from trainer.config import Order
 
 FEISTEL_ROUNDS = 4
 """Rounds of the network: four make it indistinguishable from a random permutation."""
@@ -31,13 +35,20 @@ class TokenBatches:
         context: tokens T of a sequence.
         batch_sequences: sequences B of a step.
         seed: of the order.
+        order: permuted epochs, or independent draws with wrap-around.
 
     Raises:
         ValueError: when the corpus is shorter than one window.
     """
 
     def __init__(
-        self, tokens: NDArray[Any], *, context: int, batch_sequences: int, seed: int
+        self,
+        tokens: NDArray[Any],
+        *,
+        context: int,
+        batch_sequences: int,
+        seed: int,
+        order: Order = "epochs",
     ) -> None:
         if len(tokens) < context + 1:
             raise ValueError(
@@ -48,6 +59,7 @@ class TokenBatches:
         self._context = context
         self._batch = batch_sequences
         self._seed = seed
+        self._random = order == "random"
         spare = len(tokens) // context - 1
         self._can_shift = spare >= 1
         self.windows = spare if self._can_shift else (len(tokens) - 1) // context
@@ -66,6 +78,8 @@ class TokenBatches:
         start = step - step % self._block_steps
         if start != self._block_start:
             positions = self.starts(start, self._block_steps)[..., None] + self._within
+            if self._random:
+                positions %= len(self._tokens)
             self._block = self._tokens[positions].astype(np.int64)
             self._block_start = start
         return self._block[step - start]
@@ -74,6 +88,10 @@ class TokenBatches:
         """Position of the first token of every sequence of some steps, [steps, B]."""
         first = step * self._batch
         samples = np.arange(first, first + steps * self._batch)
+        if self._random:
+            key = _mix(np.array([self._seed], np.uint64))
+            drawn = _mix(_mix(samples.astype(np.uint64)) ^ key) % np.uint64(len(self._tokens))
+            return drawn.astype(np.int64).reshape(steps, self._batch)
         epochs, indices = np.divmod(samples, self.windows)
         out = np.empty(len(samples), np.int64)
         for epoch in np.unique(epochs):
@@ -85,6 +103,17 @@ class TokenBatches:
                 shift = int(_mix(key[:1] + key[1:])[0] % np.uint64(self._context))
             out[chosen] = window * self._context + shift
         return out.reshape(steps, self._batch)
+
+
+def batches_per_epoch(tokens: int, *, context: int, batch_sequences: int) -> int:
+    """Batches of one pass over some tokens cut into whole windows, the last one perhaps smaller.
+
+    Args:
+        tokens: tokens of the split.
+        context: tokens of a window.
+        batch_sequences: windows of a batch.
+    """
+    return -(-(tokens // context) // batch_sequences)
 
 
 def inputs_and_targets(ids: Tensor) -> tuple[Tensor, Tensor]:

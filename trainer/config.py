@@ -12,11 +12,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.identity import identity_record
+from trainer.identity import ADDED, identity_record
 from trainer.shapes import Shape, shape_from_record
 
 TRAINER_VERSION = 1
@@ -27,6 +27,7 @@ Cooldown = Literal["sqrt", "linear"]
 Precision = Literal["fp32", "bf16"]
 OptimizerName = Literal["adamw", "adam", "muon"]
 Init = Literal["scaled", "gpt2", "truncated", "femto", "own"]
+Order = Literal["epochs", "random"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +102,9 @@ class TrainConfig:
     """Share of activations dropped in training."""
     precision: Precision = "fp32"
     """Arithmetic of the forward and backward pass; evaluation is always fp32."""
+    order: Order = field(default="epochs", metadata=ADDED)
+    """Which windows a batch holds. `epochs`: every window once per epoch, permuted. `random`: each
+    begins anywhere, with wrap-around at the end of the text."""
     trainer_version: int = TRAINER_VERSION
     """Semantic version of the trainer."""
 
@@ -198,5 +202,8 @@ class RunOptions:
 
 
 def _digest(record: dict[str, Any]) -> str:
-    canonical = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    canonical = json.dumps(
+        record, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+

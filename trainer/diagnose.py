@@ -77,6 +77,7 @@ def diagnose(
         context=config.shape.context,
         batch_sequences=min(config.batch_sequences, 8),
         seed=config.seed,
+        order=config.order,
     )
     ids = torch.from_numpy(batches.at(0))
     model = make(config.shape).eval()
@@ -90,6 +91,7 @@ def diagnose(
         context=small.context,
         batch_sequences=max(1, OVERFIT_TOKENS // small.context),
         seed=config.seed,
+        order=config.order,
     )
     return (*found, *check_overfitting(make(small), torch.from_numpy(rows.at(0))))
 

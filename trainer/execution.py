@@ -19,7 +19,7 @@ from trainer.evaluate import evaluate
 from trainer.flops import training_flops_per_token
 from trainer.loop import Diverged, Training
 from trainer.metrics import Line, Metrics, ReplayMismatch, log_steps
-from trainer.observations import observe
+from trainer.observations import observe, record_first_batch
 from trainer.parallel import Group
 from trainer.pulse import Heart
 from trainer.result import Interrupted, Progress, RunResult, RunStatus
@@ -110,6 +110,8 @@ class Execution:
         kept = kept_steps(config, self.options)
         saved_at = time.monotonic()
         every = self.options.checkpoint_every_s
+        if self.options.samples and training.step == 0:
+            record_first_batch(training.batches.at(0), self.data, self.out_dir)
         while training.step < config.steps:
             training.advance()
             elapsed = time.monotonic() - saved_at
@@ -158,8 +160,10 @@ class Execution:
         self.training.read_losses()
         line = self.line(self.training.step)
         line["tokens_per_s"] = tokens_per_s
-        if (load := self.training.take_router_load()) is not None:
-            line["router_load"] = load
+        if (load := self.training.take_expert_load()) is not None:
+            # Of the busiest expert over the mean one: 1 is even.
+            line["router_load"] = max(load) * len(load)
+            line["expert_load"] = load
         self.metrics.record(line)
         self.charge(sync=False)
         on_progress(
@@ -212,6 +216,7 @@ class Execution:
             text_bytes=manifest.validation_bytes,
         )
         self.record_validation(held_out.loss, bpb)
+        self.note_dropout()
         if self.options.samples:
             observe(self.training.model, self.data, self.out_dir)
         train_loss = self.training.mean_loss(9 * config.steps // 10, config.steps)
@@ -228,6 +233,20 @@ class Execution:
             loss_se=held_out.loss_se if math.isfinite(held_out.loss_se) else None,
             bpb=bpb,
             train_loss=train_loss,
+        )
+
+    def note_dropout(self) -> None:
+        """Say what the training loss is without dropout, where it is measured with it.
+
+        Only that can be compared with the held-out loss: dropout alone raises the one above it.
+        """
+        if self.config.dropout == 0 or any("dropout" in note for note in self.before.notes):
+            return
+        count = min(self.config.validation_tokens, len(self.data.train) - 1)
+        found = evaluate(self.training.model, self.data.train, count=count)
+        self.note(
+            f"dropout: logged training losses are with dropout; without it the loss is "
+            f"{found.loss:.4f} on the first {found.tokens:,} training tokens"
         )
 
     def record_validation(self, loss: float, bpb: float) -> None:

@@ -18,9 +18,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from trainer.config import Init, OptimizerConfig, Precision, ScheduleConfig, TrainConfig
+from trainer.config import Init, OptimizerConfig, Order, Precision, ScheduleConfig, TrainConfig
+from trainer.conversions import perplexity
 from trainer.data.source import DataSource
-from trainer.shapes import FAMILIES, ModelShape, count_parameters, preset
+from trainer.shapes import (
+    FAMILIES,
+    Experts,
+    LatentAttention,
+    ModelShape,
+    count_parameters,
+    preset,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +49,8 @@ class Length:
     """Share of activations dropped in training."""
     precision: Precision = "fp32"
     """Arithmetic of the forward and backward pass."""
+    order: Order = "epochs"
+    """Permuted epochs, or windows drawn anywhere with wrap-around."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +65,35 @@ class Reported:
     """Training loss at the end, nats per token."""
     validation_loss: float | None = None
     """Held-out loss, nats per token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What was declared before the run, so that its verdict is no matter of taste."""
+
+    perplexity: list[float]
+    """Lowest and highest held-out perplexity per token that would confirm the expectation."""
+
+    def verdict(self, loss: float) -> str:
+        """The held-out loss against the declared range: exceeded (better), met or missed.
+
+        Args:
+            loss: nats per token.
+        """
+        low, high = self.perplexity
+        found = perplexity(loss)
+        word = "exceeded" if found < low else "met" if found <= high else "missed"
+        return f"{word}: perplexity {found:.2f}, declared {low:g} to {high:g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variation:
+    """A hypothesis: another experiment with a few axes changed, and with nothing else changed."""
+
+    base: str
+    """File of the other experiment, from this file's folder."""
+    axes: list[str]
+    """Keys that differ, such as `model.n_layer`, as `differences` names them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +112,12 @@ class Experiment:
     """Optimiser and its numbers."""
     schedule: ScheduleConfig
     """Learning rate over the run."""
-    reported: Reported | None
+    reported: Reported | None = None
     """What is known of the original, if it is a repetition."""
+    target: Target | None = None
+    """What was declared before the run."""
+    varies: Variation | None = None
+    """Which experiment this one changes, and where."""
 
     def config(self, *, data_digest: str, vocab_size: int) -> TrainConfig:
         """The configuration of the trial on prepared tokens.
@@ -101,13 +144,20 @@ class Experiment:
         )
 
 
-def parse_experiment(text: str) -> Experiment:
+_SECTIONS = ("data", "model", "optimizer", "schedule", "training")
+_ABOUT = ("reported", "target", "varies")
+"""Keys that say something about the run as the file states it; changed runs have none of them."""
+
+
+def parse_experiment(text: str, *, changes: Mapping[str, Any] | None = None) -> Experiment:
     """Read an experiment.
 
     Args:
         text: YAML with the keys `title`, `data` (fields of `DataSource`), `model` (`family`, the
             arguments of `preset` and any field of `ModelShape`), `optimizer`, `schedule`,
-            `training` (fields of `Length`) and, optionally, `reported`.
+            `training` (fields of `Length`) and, optionally, `reported`, `target`, `varies`.
+        changes: other values of some keys, such as `{"model.n_layer": 1}`; what the file reports,
+            declares or compares is left out then.
 
     Raises:
         ValueError: naming the key, the rule and the value for the first thing that is wrong.
@@ -117,16 +167,22 @@ def parse_experiment(text: str) -> Experiment:
     except yaml.YAMLError as error:
         raise ValueError(f"an experiment must be YAML: {error}") from error
     record = _mapping(record, "the file")
-    required = ("title", "data", "model", "optimizer", "schedule", "training")
-    _check_keys(record, "the file", valid=(*required, "reported"), required=required)
+    required = ("title", *_SECTIONS)
+    _check_keys(record, "the file", valid=(*required, *_ABOUT), required=required)
+    if changes:
+        record = _changed(record, changes)
     if not isinstance(record["title"], str):
         raise ValueError(f"title must be one line of text, got {record['title']!r}")
     shape = _shape(_mapping(record["model"], "model"))
     length = _fill(Length, record["training"], "training")
-    stated = record.get("reported")
-    reported = None if stated is None else _fill(Reported, stated, "reported")
-    if reported is not None:
-        _check_reported(reported, shape, length)
+    about: dict[str, Any] = {
+        name: None if record.get(name) is None else _fill(kind, record[name], name)
+        for name, kind in (("reported", Reported), ("target", Target), ("varies", Variation))
+    }
+    if about["reported"] is not None:
+        _check_reported(about["reported"], shape, length)
+    if about["target"] is not None:
+        _check_target(about["target"])
     return Experiment(
         title=record["title"],
         data=_data(_mapping(record["data"], "data")),
@@ -134,8 +190,82 @@ def parse_experiment(text: str) -> Experiment:
         length=length,
         optimizer=_fill(OptimizerConfig, record["optimizer"], "optimizer"),
         schedule=_schedule(_mapping(record["schedule"], "schedule")),
-        reported=reported,
+        **about,
     )
+
+
+def differences(one: Experiment, other: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Where two experiments differ, by key (`model.n_layer`): the value of each.
+
+    Values are the resolved ones, so a width that follows from another one is a difference too.
+    """
+    first, second = _flat(_resolved(one)), _flat(_resolved(other))
+    return {
+        key: (first.get(key), second.get(key))
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key)
+    }
+
+
+def check_variation(experiment: Experiment, base: Experiment) -> None:
+    """Refuse a hypothesis that changes other axes than it names.
+
+    Raises:
+        ValueError: naming the axes that differ unsaid and those that are named and do not differ.
+    """
+    if experiment.varies is None:
+        return
+    found, named = set(differences(base, experiment)), set(experiment.varies.axes)
+    if found != named:
+        unsaid, same = sorted(found - named), sorted(named - found)
+        raise ValueError(
+            f"varies.axes must be the keys in which this experiment differs from "
+            f"{experiment.varies.base}; not named: {', '.join(unsaid) or 'none'}; named without a "
+            f"difference: {', '.join(same) or 'none'}; change one thing at a time, or name them"
+        )
+
+
+def _resolved(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "data": dataclasses.asdict(experiment.data),
+        "model": dataclasses.asdict(experiment.shape),
+        "optimizer": dataclasses.asdict(experiment.optimizer),
+        "schedule": dataclasses.asdict(experiment.schedule),
+        "training": dataclasses.asdict(experiment.length),
+    }
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _changed(record: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    record = {key: value for key, value in record.items() if key not in _ABOUT}
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        if section not in _SECTIONS or not name or "." in name:
+            raise ValueError(
+                f"a change must be SECTION.KEY=VALUE with a section of {', '.join(_SECTIONS)}, "
+                f"got {key!r}"
+            )
+        record[section] = {**_mapping(record[section], section), name: value}
+    said = ", ".join(f"{key} = {value}" for key, value in changes.items())
+    return {**record, "title": f"{record['title']}; {said}"}
+
+
+def _check_target(target: Target) -> None:
+    bounds = target.perplexity
+    if len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1]:
+        raise ValueError(
+            f"target.perplexity must be the lowest and the highest perplexity, ascending and at "
+            f"least 1, got {bounds}"
+        )
 
 
 def _check_reported(reported: Reported, shape: ModelShape, length: Length) -> None:
@@ -160,6 +290,9 @@ def _shape(record: dict[str, Any]) -> ModelShape:
     fields = tuple(ModelShape.__dataclass_fields__)
     needed = ("d_model", "n_layer", "n_head", "vocab_size", "context")
     _check_keys(record, "model", valid=("family", *fields), required=needed)
+    for name, kind in (("latent", LatentAttention), ("experts", Experts)):
+        if record.get(name) is not None:
+            record[name] = _fill(kind, record[name], f"model.{name}")
     return preset(family, **record)
 
 

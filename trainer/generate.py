@@ -128,11 +128,15 @@ def likeliest(model: LanguageModel, prompt: Sequence[int], *, k: int) -> list[tu
     return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
 
 
+DEGENERATE = 0.5
+"""Repetition above which greedy text counts as a loop."""
+
+
 def repetition(tokens: Sequence[int], *, n: int = 4) -> float:
     """Share of n-grams that occurred before: 0 for fresh text, near 1 for a loop.
 
     Greedy text of a model that has learnt little is a loop; text of 256 tokens from a trained
-    byte-level model stays below 0.5.
+    byte-level model stays below `DEGENERATE`.
     """
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0

@@ -59,7 +59,7 @@ class Training:
         self.config = config
         self.device = device
         self.step = 0
-        self._batches = batches
+        self.batches = batches
         self._group = group or Group()
         self.model = build_model(config, backend=backend).to(device)
         self._optimizer = Optimizer(self.model, config.optimizer)
@@ -84,7 +84,7 @@ class Training:
             torch.OutOfMemoryError: when not even one sequence fits.
         """
         config = self.config
-        batch = torch.from_numpy(self._batches.at(self.step))
+        batch = torch.from_numpy(self.batches.at(self.step))
         ids = self._group.share(batch).to(self.device)
         while True:
             try:
@@ -155,13 +155,16 @@ class Training:
         """
         return sum(self.losses[start:end]) / (end - start)
 
-    def take_router_load(self) -> float | None:
-        """Load of the busiest expert over the mean one since the last call; None if dense."""
+    def take_expert_load(self) -> list[float] | None:
+        """Each expert's share of the routed tokens since the last call, all layers together.
+
+        None for a dense model.
+        """
         if self._load is None:
             return None
-        ratio = float(self._load.max() / self._load.mean())
+        shares = (self._load / self._load.sum()).tolist()
         self._load = None
-        return ratio
+        return shares
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps and the record of the earlier ones depend on.

@@ -1,5 +1,6 @@
 """What a trained model says, recorded for every run without being asked.
 
+first_batch.txt    input and target text of the first sequences that are trained on
 samples.txt        continuations of two fixed prompts, greedy and drawn, with their repetition
 predictions.json   the likeliest next tokens after the prompts
 logits.json        histogram, mean and standard deviation of the logits on one held-out batch
@@ -21,12 +22,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainer.batches import inputs_and_targets
 from trainer.data.shards import TokenData
+from trainer.data.synthetic import kind_of
 from trainer.data.tokenizers import Tokenizer
 from trainer.durable import write_atomically
-from trainer.generate import GREEDY, Sampling, generate, likeliest, repetition
+from trainer.generate import DEGENERATE, GREEDY, Sampling, generate, likeliest, repetition
 from trainer.model.language_model import LanguageModel
-from trainer.result import LOGITS_NAME, PREDICTIONS_NAME, SAMPLES_NAME
+from trainer.result import FIRST_BATCH_NAME, LOGITS_NAME, PREDICTIONS_NAME, SAMPLES_NAME
+from trainer.scores import score
 
 PROMPT_TOKENS = 32
 """Longest prompt; half the context where that is shorter."""
@@ -40,6 +44,8 @@ LOGIT_TOKENS = 512
 """Held-out tokens read for the logits; at least one sequence."""
 LOGITS = 2**19
 """Most logits in the histogram; at a large vocabulary fewer positions are looked at."""
+FIRST_SEQUENCES = 4
+"""Sequences of the first batch that are written down."""
 BINS = 50
 """Bins of the histogram, of equal width from the least to the greatest logit."""
 
@@ -73,12 +79,38 @@ def observe(model: LanguageModel, data: TokenData, out_dir: Path) -> None:
     prompts = held_out_prompts(data.validation, context=model.shape.context)
     words = _Words(tokenizer, separator)
     content = {
-        SAMPLES_NAME: samples(model, prompts, words),
+        SAMPLES_NAME: samples(model, prompts, words, grammar=kind_of(data.manifest.source)),
         PREDICTIONS_NAME: _json({"prompts": predictions(model, prompts, words)}),
         LOGITS_NAME: _json(logit_statistics(model, data.validation)),
     }
     for name, text in content.items():
         write_atomically(out_dir / name, text.encode(), sync=False)
+
+
+def record_first_batch(ids: NDArray[Any], data: TokenData, out_dir: Path) -> None:
+    """Write the text of the first batch into a trial's folder, inputs and targets apart.
+
+    Whoever reads it sees whether the target is the input shifted by one.
+
+    Args:
+        ids: [B, T + 1] windows as the loop gets them.
+        data: what they are from.
+        out_dir: an existing folder.
+
+    Raises:
+        OSError: when the disk is full or not writable.
+    """
+    words = _Words(data.tokenizer(), data.manifest.separator)
+    inputs, targets = inputs_and_targets(torch.from_numpy(ids[:FIRST_SEQUENCES]))
+    blocks = [
+        f"=== sequence {number}\n--- input\n{words.text(given)}\n--- target\n{words.text(wanted)}\n"
+        for number, (given, wanted) in enumerate(
+            zip(inputs.tolist(), targets.tolist(), strict=True), 1
+        )
+    ]
+    explained = "The target of each position is the token after it.\n"
+    text = "\n".join([explained, *blocks])
+    write_atomically(out_dir / FIRST_BATCH_NAME, text.encode(), sync=False)
 
 
 def held_out_prompts(tokens: NDArray[Any], *, context: int) -> tuple[Prompt, ...]:
@@ -100,8 +132,17 @@ def held_out_prompts(tokens: NDArray[Any], *, context: int) -> tuple[Prompt, ...
     )
 
 
-def samples(model: LanguageModel, prompts: Sequence[Prompt], words: _Words) -> str:
-    """Continue each prompt greedily and by drawing, as text for people."""
+def samples(
+    model: LanguageModel, prompts: Sequence[Prompt], words: _Words, *, grammar: str | None = None
+) -> str:
+    """Continue each prompt greedily and by drawing, as text for people.
+
+    Args:
+        model: what speaks.
+        prompts: what it continues.
+        words: tokens as text.
+        grammar: kind of the synthetic corpus, whose lines are counted; None for other text.
+    """
     blocks = []
     for number, prompt in enumerate(prompts, 1):
         blocks.append(
@@ -110,9 +151,13 @@ def samples(model: LanguageModel, prompts: Sequence[Prompt], words: _Words) -> s
         )
         for name, sampling in (("greedy", GREEDY), (f"top-{DRAWN.top_k}", DRAWN)):
             tokens = generate(model, prompt.tokens, count=CONTINUATION_TOKENS, sampling=sampling)
+            said, repeated = words.text(tokens), repetition(tokens)
+            looped = ", degenerate: a loop" if repeated > DEGENERATE else ""
+            counted = grammar and score(grammar, said, before=words.text(prompt.tokens))
+            judged = f"; {counted}" if counted else ""
             blocks.append(
-                f"--- {name}, {len(tokens)} tokens, repetition {repetition(tokens):.3f}\n"
-                f"{words.text(tokens)}\n"
+                f"--- {name}, {len(tokens)} tokens, repetition {repeated:.3f}{looped}{judged}\n"
+                f"{said}\n"
             )
     explained = "repetition: share of 4-grams that occurred before (0 fresh, near 1 a loop)\n"
     return "\n".join([explained, *blocks])

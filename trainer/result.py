@@ -18,8 +18,9 @@ from trainer.conversions import perplexity
 SAMPLES_NAME = "samples.txt"
 PREDICTIONS_NAME = "predictions.json"
 LOGITS_NAME = "logits.json"
-OBSERVATION_NAMES = (SAMPLES_NAME, PREDICTIONS_NAME, LOGITS_NAME)
-"""Files of a completed trial that show what its model says (`trainer.observations`)."""
+FIRST_BATCH_NAME = "first_batch.txt"
+OBSERVATION_NAMES = (FIRST_BATCH_NAME, SAMPLES_NAME, PREDICTIONS_NAME, LOGITS_NAME)
+"""Files of a trial that show what its model is taught and what it says (`trainer.observations`)."""
 
 
 class RunStatus(StrEnum):
@@ -101,6 +102,13 @@ class RunResult:
     def perplexity(self) -> float | None:
         """Held-out perplexity per token, exp(loss); None where there is no loss."""
         return None if self.loss is None else perplexity(self.loss)
+
+    @property
+    def step_ms(self) -> float | None:
+        """Milliseconds of one optimiser step at the last attempt's throughput; None if unknown."""
+        if not (self.steps and self.tokens_per_s):
+            return None
+        return 1000.0 * self.tokens / self.steps / self.tokens_per_s
 
     @property
     def is_datum(self) -> bool:

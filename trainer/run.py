@@ -110,6 +110,7 @@ def _start(
         context=config.shape.context,
         batch_sequences=config.batch_sequences,
         seed=config.seed,
+        order=config.order,
     )
     return Training(
         config,

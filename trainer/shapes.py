@@ -12,7 +12,7 @@ Latent attention and experts replace the first two and the last of these terms b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from trainer.counts import ParameterCounts
@@ -69,6 +69,9 @@ class Experts:
     """Whether the weights of the chosen experts are scaled to sum to one."""
     gumbel: float = 0.0
     """Size of the Gumbel noise added to the router's logits in training; 0 for none."""
+    temperature: float = field(default=1.0, metadata=ADDED)
+    """Divides the router's logits, noise included: with `gumbel` 1 the weights are a
+    Gumbel-softmax (Jang et al. 2017, arXiv 1611.01144, equation 2)."""
     balance: Balance = "auxiliary"
     """What keeps the load even: an auxiliary loss, a bias for choosing only, or nothing."""
     balance_rate: float = 0.01
@@ -442,6 +445,8 @@ def _check_experts(experts: Experts) -> None:
             raise ValueError(
                 f"{name} must be one of {', '.join(valid)}, got {getattr(experts, name)!r}"
             )
+    if not experts.temperature > 0:
+        raise ValueError(f"temperature must be positive, got {experts.temperature}")
     if experts.gumbel < 0 or experts.balance_rate < 0:
         raise ValueError(
             f"gumbel and balance_rate must not be negative, got {experts.gumbel} and "

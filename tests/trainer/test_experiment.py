@@ -1,48 +1,17 @@
-"""An experiment's file, and the files of both diaries; rows M1, M4, M17, T1-T6, R3, X1."""
+"""An experiment's file, what it is changed and compared by; rows M17, R13, X9."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
-import math
-import shutil
 from pathlib import Path
 
 import pytest
 
 from trainer.__main__ import main
-from trainer.config import RunOptions, TrainConfig
-from trainer.conversions import perplexity
-from trainer.data.shards import TokenData, prepare
-from trainer.experiment import Experiment, parse_experiment
-from trainer.model.transformer import Transformer
-from trainer.result import Interrupted
-from trainer.run import run_trial
-from trainer.schedule import check_schedule, multiplier
+from trainer.config import TrainConfig
+from trainer.experiment import Experiment, check_variation, differences, parse_experiment
 
-ROOT = Path(__file__).resolve().parents[2]
-DIARIES = ROOT / "sweeps" / "diaries"
-TEXTS = ROOT.parent / "shared" / "data" / "text"
-PARAMETERS = {
-    "diary1-1": 869_153,
-    "diary1-2": 869_153,
-    "diary1-3": 7_342_033,
-    "diary1-4": 16_206_673,
-    "diary1-5": 19_365_713,
-    "diary2-01": 201_231,
-    "diary2-02": 232_320,
-    "diary2-03": 331_904,
-    "diary2-04": 331_904,
-    "diary2-05": 6_443_776,
-    "diary2-06": 232_320,
-    "diary2-07": 232_320,
-    "diary2-08": 331_904,
-    "diary2-09": 506_976,
-    "diary2-10": 67_136,
-    "diary2-11": 1_253_376,
-    "diary2-12": 2_652_406,
-}
+DIARIES = Path(__file__).resolve().parents[2] / "sweeps" / "diaries"
 SMALL = """\
 title: small
 data: {corpus: "synthetic:simple?lines=300", tokenizer: byte, validation_fraction: 0.2}
@@ -55,96 +24,6 @@ training: {steps: 4, batch_sequences: 2, validation_tokens: 64}
 
 def diary(name: str) -> Experiment:
     return parse_experiment((DIARIES / f"{name}.yaml").read_text())
-
-
-def with_text(experiment: Experiment, folder: Path) -> Experiment:
-    """The same experiment with its text in a folder, where the text is at hand."""
-    places = {
-        "ragit.txt": "ragit-rust/dataset.txt",
-        "femtogpt-english.txt": "femtogpt-english/dataset.txt",
-    }
-    if experiment.data.corpus_kind == "local":
-        name = Path(experiment.data.corpora[0]).name
-        if not (TEXTS / places[name]).exists():
-            pytest.skip(f"no {places[name]} among the shared texts")
-        (folder / "text").mkdir()
-        shutil.copy(TEXTS / places[name], folder / "text" / name)
-    return dataclasses.replace(experiment, data=experiment.data.resolved(folder))
-
-
-def prepared(experiment: Experiment, folder: Path) -> tuple[TrainConfig, Path]:
-    data_dir = prepare(experiment.data, cache_root=folder / "tokens")
-    manifest = TokenData.open(data_dir).manifest
-    config = experiment.config(data_digest=manifest.digest, vocab_size=manifest.vocab_size)
-    return config, data_dir
-
-
-def test_every_experiment_of_the_diaries_has_its_file() -> None:
-    assert {path.stem for path in DIARIES.glob("*.yaml")} == set(PARAMETERS)
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_a_diarys_experiment_builds_the_model_it_was_run_with(name: str) -> None:
-    experiment = diary(name)
-    assert experiment.reported is not None
-    assert experiment.reported.parameters == PARAMETERS[name]
-    model = Transformer(experiment.shape, seed=0, init=experiment.length.init)
-    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
-    check_schedule(experiment.length.steps, experiment.schedule)
-    config = experiment.config(data_digest="d", vocab_size=experiment.shape.vocab_size)
-    assert TrainConfig.from_json(config.to_json()) == config
-    assert config.tokens == experiment.reported.tokens
-
-
-@pytest.mark.parametrize("name", [name for name in PARAMETERS if name.startswith("diary2")])
-def test_an_experiment_of_diary_2_finds_its_tokens(name: str, tmp_path: Path) -> None:
-    """Dry run: the tokens are there, with the stated vocabulary and enough held-out text."""
-    config, data_dir = prepared(with_text(diary(name), tmp_path), tmp_path)
-    data = TokenData.open(data_dir)
-    assert config.validation_tokens < data.manifest.validation_tokens
-    assert data.manifest.train_tokens > config.shape.context
-
-
-def test_the_learning_rates_of_diary_2_are_those_of_its_program() -> None:
-    schedule = diary("diary2-02").schedule
-    rates = [0.001 * multiplier(step - 1, 60_000, schedule) for step in (100, 629, 50_100, 59_000)]
-    assert rates == pytest.approx([0.001, 0.00098953, 0.00001, 0.00001], rel=1e-4)
-
-
-def test_the_learning_rate_of_diary_1_is_constant() -> None:
-    experiment = diary("diary1-1")
-    steps = experiment.length.steps
-    assert {multiplier(s, steps, experiment.schedule) for s in (0, 1, steps // 2, steps - 1)} == {1}
-
-
-def test_the_reported_losses_of_diary_1_are_its_perplexities() -> None:
-    reported = [diary(f"diary1-{n}").reported for n in range(1, 6)]
-    losses = [r.validation_loss for r in reported if r is not None and r.validation_loss]
-    assert [round(perplexity(loss), 2) for loss in losses] == [464.66, 364.71, 65.71, 46.33, 38.21]
-
-
-def test_a_hypothesis_of_the_diaries_changes_what_it_names() -> None:
-    """Diary 1: 1 to 2 changes data and length, 4 to 5 the depth (and the batch that was run)."""
-    first, second, fourth, fifth = (diary(f"diary1-{n}") for n in (1, 2, 4, 5))
-    assert first.shape == second.shape
-    assert (first.optimizer, first.schedule) == (second.optimizer, second.schedule)
-    assert first.data != second.data
-    assert dataclasses.replace(fourth.shape, n_layer=8) == fifth.shape
-    assert (fourth.data, fourth.optimizer) == (fifth.data, fifth.optimizer)
-
-
-def test_the_first_60_steps_of_diary_2_experiment_10_learn(tmp_path: Path) -> None:
-    """The run itself, cut short: half of its warmup, from ln V downwards."""
-    config, data_dir = prepared(diary("diary2-10"), tmp_path)
-    options = RunOptions(data_dir=data_dir, device="cpu", log_points=config.steps, samples=False)
-    asked = itertools.count(1)
-    with pytest.raises(Interrupted, match="after step 60"):
-        run_trial(config, options, tmp_path / "out", should_stop=lambda: next(asked) == 60)
-    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
-    losses = [json.loads(line)["loss"] for line in lines]
-    assert len(losses) == 60
-    assert losses[0] == pytest.approx(math.log(256), abs=0.01)
-    assert losses[-1] < 5.45
 
 
 def test_an_experiment_trains_from_its_file(tmp_path: Path) -> None:
@@ -211,3 +90,136 @@ def test_points_of_a_schedule_and_lists_of_files_are_read() -> None:
     experiment = parse_experiment(text)
     assert experiment.schedule.points == ((0, 0), (4, 1.0))
     assert experiment.data.corpora == ("a.txt", "b.txt")
+
+
+def test_latent_attention_and_experts_are_read() -> None:
+    shape = diary("diary3-1").shape
+    assert shape.latent is not None
+    assert shape.experts is not None
+    assert (shape.latent.q_latent, shape.experts.n_routed) == (8, 3)
+    text = (DIARIES / "diary3-1.yaml").read_text()
+    with pytest.raises(ValueError, match="top_k must not exceed n_routed"):
+        parse_experiment(text.replace("top_k: 2", "top_k: 6"))
+    with pytest.raises(ValueError, match=r"model.experts has the keys n_routed.*got 'top'"):
+        parse_experiment(text.replace("top_k: 2", "top: 2"))
+
+
+def test_a_single_sequence_through_one_layer_is_two_settings_away(tmp_path: Path) -> None:
+    """The fallback of diary 3: the same command with two keys changed."""
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL.replace("n_layer: 1", "n_layer: 3"))
+    arguments = [str(file), "--data", str(tmp_path / "d"), "--out", str(tmp_path / "o"), "--quiet"]
+    settings = ["--set", "model.n_layer=1", "--set", "training.batch_sequences=1"]
+    assert main([*arguments, *settings, "--device", "cpu", "--no-samples"]) == 0
+    config = TrainConfig.from_json((tmp_path / "o" / "config.json").read_text())
+    assert (config.shape.n_layer, config.batch_sequences) == (1, 1)
+    assert (config.shape.d_model, config.steps) == (8, 4)
+
+
+def test_changes_drop_what_the_file_says_of_its_own_run() -> None:
+    changed = parse_experiment(
+        (DIARIES / "diary1-5.yaml").read_text(), changes={"model.n_layer": 4, "training.seed": 3}
+    )
+    assert (changed.shape.n_layer, changed.length.seed) == (4, 3)
+    assert changed.reported is changed.target is changed.varies is None
+    assert changed.title.endswith("; model.n_layer = 4, training.seed = 3")
+
+
+@pytest.mark.parametrize("key", ["n_layer", "reported.parameters", "model.latent.q_latent"])
+def test_a_change_of_no_key_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=r"SECTION.KEY=VALUE with a section of data, model"):
+        parse_experiment(SMALL, changes={key: 1})
+
+
+def test_a_hypothesis_changes_the_axes_that_it_names_and_no_other() -> None:
+    base, changed = diary("diary3-4.1"), diary("diary3-4.2-rate")
+    assert differences(base, changed) == {"optimizer.learning_rate": (1e-5, 1e-4)}
+    check_variation(changed, base)
+    third = dataclasses.replace(changed, length=dataclasses.replace(changed.length, seed=1))
+    with pytest.raises(ValueError, match=r"not named: training.seed; named without .*: none"):
+        check_variation(third, base)
+    with pytest.raises(ValueError, match=r"named without a difference: optimizer.learning_rate"):
+        check_variation(changed, changed)
+
+
+def test_differences_reach_into_parts_that_one_experiment_has_not() -> None:
+    dense = parse_experiment(SMALL)
+    routed = diary("diary3-1")
+    found = differences(dense, routed)
+    assert found["model.experts.top_k"] == (None, 2)
+    assert "model.family" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("diary1-3", "exceeded: perplexity 65.71, declared 80 to 150"),
+        ("diary1-4", "met: perplexity 46.33, declared 45 to 55"),
+        ("diary1-5", "met: perplexity 38.21, declared 35 to 42"),
+        ("diary1-6", "met: perplexity 28.05, declared 25 to 32"),
+        ("diary1-7", "missed: perplexity 28.06, declared 26 to 27"),
+    ],
+)
+def test_a_target_declared_before_gives_the_verdict_after(name: str, verdict: str) -> None:
+    experiment = diary(name)
+    assert experiment.target is not None
+    assert experiment.reported is not None
+    assert experiment.reported.validation_loss is not None
+    assert experiment.target.verdict(experiment.reported.validation_loss) == verdict
+
+
+@pytest.mark.parametrize("bounds", ["[2]", "[3, 2]", "[0.5, 2]"])
+def test_a_target_must_be_a_range_of_perplexities(bounds: str) -> None:
+    with pytest.raises(ValueError, match=r"target.perplexity must be the lowest and the highest"):
+        parse_experiment(SMALL + f"target: {{perplexity: {bounds}}}\n")
+
+
+def test_a_run_says_its_verdict_beside_what_was_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL + "target: {perplexity: [1, 2]}\n")
+    out = ["--out", str(tmp_path / "o"), "--no-samples", "--device", "cpu", "--plot"]
+    assert main([str(file), "--data", str(tmp_path / "d"), *out]) == 0
+    assert "missed: perplexity 25" in capsys.readouterr().err
+    assert (tmp_path / "o" / "curves.png").exists()
+
+
+def test_an_experiment_is_described_and_compared_without_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(DIARIES / "diary2-02.yaml"), "--describe"]) == 0
+    said = capsys.readouterr().out
+    assert "parameters   232,320; without embedding and head 199,296 (85.79%)" in said
+    assert "91.84 epochs of 7 batches" in said
+    assert "no decay: the learning rate ends at 99.0% of its peak" in said
+    other = ["--against", str(DIARIES / "diary3-4.1.yaml")]
+    assert main([str(DIARIES / "diary3-4.2-rate.yaml"), *other]) == 0
+    assert capsys.readouterr().out == "optimizer.learning_rate: 1e-05 -> 0.0001\n1 differences\n"
+    assert main([str(DIARIES / "diary3-1.yaml"), "--describe"]) == 0
+    assert "tokens       not known: [corpus-missing]" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "training needs --data and --out"),
+        (["--set", "model.n_layer"], "--set takes KEY=VALUE"),
+        (["--set", "model.depth=1"], "model has the keys family"),
+    ],
+)
+def test_a_wrong_command_is_a_usage_error(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(DIARIES / "diary2-10.yaml"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_trials_configuration_is_neither_described_nor_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text("{}")
+    assert main([str(file), "--describe"]) == 2
+    assert "only an experiment (a YAML file) is described" in capsys.readouterr().err

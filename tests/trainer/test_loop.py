@@ -222,11 +222,13 @@ def test_experts_report_their_load(make_config: MakeConfig, start: Start) -> Non
     shape = preset("deepseek", d_model=16, n_layer=2, n_head=2, vocab_size=256, context=32)
     training = start(make_config(shape=shape))
     train(training, 3)
-    load = training.take_router_load()
+    load = training.take_expert_load()
     assert load is not None
-    assert 1.0 <= load <= 8.0
-    assert training.take_router_load() is None
-    assert start(make_config()).take_router_load() is None
+    assert len(load) == 8
+    assert sum(load) == pytest.approx(1.0)
+    assert 1 / 8 <= max(load) < 1.0
+    assert training.take_expert_load() is None
+    assert start(make_config()).take_expert_load() is None
 
 
 def test_a_single_sequence_through_a_single_layer_trains(

@@ -114,6 +114,12 @@ class SyntheticCorpus:
                 )
 
 
+def kind_of(description: str) -> str | None:
+    """Kind of the synthetic corpus that a description names; None for other corpora."""
+    name, _, _ = description.partition(" ")
+    return name.removeprefix("synthetic:") if name.startswith("synthetic:") else None
+
+
 def _joined(lines: Iterator[str]) -> Iterator[str]:
     """Join lines into texts of about `PART_CHARACTERS`."""
     pending: list[str] = []

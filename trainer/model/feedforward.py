@@ -119,6 +119,7 @@ class MixtureOfExperts(nn.Module):
             logits = F.linear(tokens.to(wide), self.router.to(wide))
             if self.training and sizes.gumbel > 0:
                 logits = logits + sizes.gumbel * _gumbel(logits)
+            logits = logits / sizes.temperature
             scores = logits.softmax(-1) if sizes.router == "softmax" else logits.sigmoid()
             chosen = (scores + self.choice_bias).topk(sizes.top_k, dim=-1).indices
             weights = scores.gather(1, chosen)
