@@ -1,4 +1,4 @@
-"""MLflow as a projection: one run per trial, however often it is projected."""
+"""MLflow as a projection: one run per trial, however often it is projected; rows S4, T9."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
 def test_what_a_model_says_is_an_artifact_of_its_run(swept: Setting) -> None:
     trials = list(read_state(swept.sweep_dir).trials)
     folder = swept.sweep_dir / "trials" / trials[0]
-    for name in ("samples.txt", "predictions.json", "logits.json"):
+    for name in ("first_batch.txt", "samples.txt", "predictions.json", "logits.json"):
         (folder / name).write_text(f"{name} of {trials[0]}")
     client = project(swept)._client
 
@@ -122,7 +122,7 @@ def test_what_a_model_says_is_an_artifact_of_its_run(swept: Setting) -> None:
         return {item.path: root / item.path for item in client.list_artifacts(run.info.run_id)}
 
     found = artifacts(trials[0])
-    assert sorted(found) == ["logits.json", "predictions.json", "samples.txt"]
+    assert sorted(found) == [*("first_batch.txt", "logits.json", "predictions.json", "samples.txt")]
     assert found["samples.txt"].read_text() == f"samples.txt of {trials[0]}"
     assert artifacts(trials[1]) == {}
 

@@ -340,6 +340,22 @@ def test_gumbel_noise_is_seeded_and_absent_in_evaluation() -> None:
     assert torch.equal(chosen(1), chosen(2))
 
 
+def test_a_gumbel_router_learns_and_a_low_temperature_sharpens_its_weights() -> None:
+    x = stream(40, 16)
+    spread = {}
+    for temperature in (1.0, 0.1):
+        experts = dataclasses.replace(EXPERTS, gumbel=1.0, temperature=temperature)
+        mixture = noisy(MixtureOfExperts(preset("llama", experts=experts, **SIZES)))
+        torch.manual_seed(0)
+        mixture(x).square().sum().backward()
+        assert mixture.router.grad.norm() > 0
+        torch.manual_seed(0)
+        spread[temperature] = mixture.route(x)
+    # The same noise chooses the same experts; only their weights differ.
+    assert torch.equal(spread[1.0][0], spread[0.1][0])
+    assert spread[0.1][1].max(-1).values.mean() > spread[1.0][1].max(-1).values.mean() + 0.1
+
+
 def test_learned_gelu_starts_as_gelu_and_learns_both_scalars() -> None:
     activation = LearnedGELU()
     x = stream(50)
@@ -401,6 +417,10 @@ def test_the_schemes_draw_what_they_promise() -> None:
         ({"experts": dataclasses.replace(EXPERTS, n_shared=-1)}, "n_shared must be at least 0"),
         ({"experts": dataclasses.replace(EXPERTS, router="hash")}, "router must be one of"),
         ({"experts": dataclasses.replace(EXPERTS, gumbel=-1.0)}, "must not be negative"),
+        (
+            {"experts": dataclasses.replace(EXPERTS, temperature=0.0)},
+            "temperature must be positive",
+        ),
         ({"latent": dataclasses.replace(LATENT, kv_latent=17)}, "between 1 and d_model = 16"),
         ({"latent": dataclasses.replace(LATENT, q_latent=0)}, "between 1 and d_model = 16"),
         ({"latent": dataclasses.replace(LATENT, d_rotary=3)}, "d_rotary must be even"),

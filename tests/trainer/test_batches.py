@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,8 +32,8 @@ def test_one_image_alone_equals_its_place_in_all_of_them() -> None:
     ]
 
 
-def make(length: int = 1000, **changes: int) -> TokenBatches:
-    settings = {"context": 10, "batch_sequences": 3, "seed": 4, **changes}
+def make(length: int = 1000, **changes: Any) -> TokenBatches:
+    settings: dict[str, Any] = {"context": 10, "batch_sequences": 3, "seed": 4, **changes}
     return TokenBatches(np.arange(length, dtype=np.uint16), **settings)
 
 
@@ -50,6 +52,20 @@ def test_a_batch_does_not_depend_on_what_was_read_before() -> None:
     backwards = make()
     for step in reversed(range(60)):
         assert (backwards.at(step) == in_order[step]).all()
+
+
+def test_random_windows_begin_anywhere_and_wrap_around() -> None:
+    batches = make(length=50, order="random")
+    starts = batches.starts(0, 400)
+    assert set(starts.ravel().tolist()) == set(range(50))
+    counts = np.bincount(starts.ravel(), minlength=50)
+    # 24 expected each; 1,200 independent draws.
+    assert ((counts - 24) ** 2 / 24).sum() < 85
+    for step in range(400):
+        rows = batches.at(step)
+        assert (rows[:, 0] == starts[step]).all()
+        assert (rows[:, 1:] == (rows[:, :-1] + 1) % 50).all()
+    assert (make(length=50, order="random", seed=5).starts(0, 400) != starts).any()
 
 
 def test_an_epoch_visits_every_window_once_and_the_next_cuts_elsewhere() -> None:

@@ -43,6 +43,19 @@ def test_the_loss_is_the_mean_over_the_same_leading_tokens(
     assert evaluate(model, tokens, count=1600).loss == pytest.approx(found.loss, rel=1e-6)
 
 
+def test_the_mean_is_over_tokens_and_not_over_batches(
+    model: Transformer, tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last batch is smaller here, as in the diary, whose mean of batch means is another."""
+    whole = evaluate(model, tokens, count=160)
+    monkeypatch.setattr(evaluate_module, "_BATCH_TOKENS", 16 * 7)
+    assert evaluate(model, tokens, count=160).loss == pytest.approx(whole.loss, rel=1e-6)
+    windows = [torch.from_numpy(tokens[s : s + 17].astype(np.int64)) for s in range(0, 160, 16)]
+    with torch.no_grad():
+        each = [F.cross_entropy(model(w[None, :-1])[0], w[1:]).item() for w in windows]
+    assert abs(np.mean([np.mean(each[:7]), np.mean(each[7:])]) - whole.loss) > 1e-6
+
+
 def test_a_count_between_sequences_is_rounded_down(model: Transformer, tokens: np.ndarray) -> None:
     assert evaluate(model, tokens, count=47).tokens == 32
     assert math.isnan(evaluate(model, tokens, count=16).loss_se)

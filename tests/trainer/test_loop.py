@@ -1,4 +1,4 @@
-"""Steps of a run: accumulation, memory, precision, noise, optimisers; rows R1, R2, R5, R6, R13."""
+"""Steps of a run: accumulation, memory, precision, noise, optimisers; rows M9, R1, R2, R5, R6, R13."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_one_sequence_that_does_not_fit_is_an_error(
 def test_bf16_keeps_weights_and_moments_in_fp32_and_stays_close(
     make_config: MakeConfig, start: Start
 ) -> None:
-    wide, narrow = start(make_config()), start(make_config(precision="bf16"))
-    wide_losses, narrow_losses = train(wide, 30), train(narrow, 30)
+    wide, narrow = (start(make_config(precision=p, steps=300)) for p in ("fp32", "bf16"))
+    wide_losses, narrow_losses = train(wide, 300), train(narrow, 300)
     assert narrow_losses != wide_losses
     assert narrow_losses[-1] == pytest.approx(wide_losses[-1], rel=0.02)
     state = narrow.state()

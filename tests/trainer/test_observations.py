@@ -1,4 +1,4 @@
-"""What a trained model says, recorded without being asked; rows S4, X4, X5, X6."""
+"""What a model is taught and what it says, recorded unasked; rows S4, T9, X4, X5, X6, X8."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.batches import TokenBatches
 from trainer.config import RunOptions, TrainConfig
 from trainer.data.shards import TokenData
 from trainer.model.transformer import Transformer
@@ -22,9 +23,12 @@ from trainer.observations import (
     observe,
     predictions,
 )
-from trainer.result import OBSERVATION_NAMES
+from trainer.result import FIRST_BATCH_NAME, OBSERVATION_NAMES
 from trainer.run import run_trial
 from trainer.shapes import preset
+
+SAID = tuple(name for name in OBSERVATION_NAMES if name != FIRST_BATCH_NAME)
+"""Files of a trained model, without what it is taught."""
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -44,6 +48,8 @@ def test_every_run_leaves_its_samples_predictions_and_logits(
     assert held_out in text
     assert text.count("=== prompt") == 2
     assert text.count("--- greedy, 40 tokens, repetition ") == 2
+    # The corpus is one of sums, so the lines can be counted.
+    assert text.count("lines follow the grammar, ") == 4
     assert text.count("--- top-50, 40 tokens, repetition ") == 2
     for prompt in json.loads((tmp_path / "predictions.json").read_text())["prompts"]:
         assert len(prompt["next"]) == 10
@@ -70,7 +76,7 @@ def test_the_same_model_is_described_with_the_same_bytes(
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         observe(model, token_data, tmp_path / name)
-    for name in OBSERVATION_NAMES:
+    for name in SAID:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -125,13 +131,39 @@ def test_an_embedding_of_unit_variance_shows_in_the_width_of_the_logits(
     assert logit_statistics(model, token_data.validation)["sd"] == pytest.approx(4.0, rel=0.1)
 
 
+@pytest.mark.parametrize(("d_model", "sd"), [(16, 4.0), (128, 11.3)])
+def test_the_logits_of_the_first_diarys_initialisation_are_sqrt_d_wide(
+    d_model: int, sd: float, token_data: TokenData
+) -> None:
+    shape = preset("gpt", d_model=d_model, n_layer=1, n_head=2, vocab_size=5000, context=32)
+    model = Transformer(shape, seed=0, backend="block")
+    with torch.no_grad():
+        model.embedding.normal_(generator=torch.Generator().manual_seed(0))
+    found = logit_statistics(model, token_data.validation)["sd"]
+    assert found == pytest.approx(sd, rel=0.05)
+
+
+def test_the_first_batch_is_written_down_with_its_targets_shifted_by_one(
+    make_config: MakeConfig, options: RunOptions, token_data: TokenData, tmp_path: Path
+) -> None:
+    config = make_config()
+    run_trial(config, options, tmp_path)
+    text = (tmp_path / FIRST_BATCH_NAME).read_text()
+    batches = TokenBatches(token_data.train, context=32, batch_sequences=4, seed=config.seed)
+    for row in batches.at(0):
+        given, wanted = bytes(row[:-1].tolist()).decode(), bytes(row[1:].tolist()).decode()
+        assert given[1:] == wanted[:-1]
+        assert f"--- input\n{given}\n--- target\n{wanted}\n" in text
+    assert text.count("=== sequence") == 4
+
+
 def test_dropout_is_off_while_a_model_is_described(token_data: TokenData, tmp_path: Path) -> None:
     shape = preset("gpt", d_model=16, n_layer=2, n_head=2, vocab_size=256, context=32)
     model = Transformer(shape, seed=0, backend="block", dropout=0.5)
     observe(model.eval(), token_data, tmp_path)
-    quiet = [(tmp_path / name).read_bytes() for name in OBSERVATION_NAMES]
+    quiet = [(tmp_path / name).read_bytes() for name in SAID]
     observe(model.train(), token_data, tmp_path)
-    assert [(tmp_path / name).read_bytes() for name in OBSERVATION_NAMES] == quiet
+    assert [(tmp_path / name).read_bytes() for name in SAID] == quiet
     assert model.training
 
 
@@ -158,4 +190,4 @@ def test_a_loop_is_seen_in_the_repetition(token_data: TokenData, tmp_path: Path)
     observe(model, token_data, tmp_path)
     text = (tmp_path / "samples.txt").read_text()
     assert "a" * CONTINUATION_TOKENS in text
-    assert "greedy, 40 tokens, repetition 0.973" in text
+    assert "greedy, 40 tokens, repetition 0.973, degenerate: a loop; 0 of 0 lines" in text

@@ -1,4 +1,4 @@
-"""Parameter groups and numbers of AdamW; row R1."""
+"""Parameter groups and numbers of AdamW; rows R1, R2."""
 
 from __future__ import annotations
 
@@ -76,6 +76,22 @@ def test_a_hundred_steps_equal_torch(clip_norm: float) -> None:
             assert norm is None
     for name, parameter in model.named_parameters():
         assert (parameter - copies[name]).abs().max() < 1e-6, name
+
+
+def test_the_gradients_norm_is_at_most_the_limit_after_clipping() -> None:
+    model = tiny()
+    optimizer = Optimizer(model, OptimizerConfig(learning_rate=1e-3, clip_norm=1.0))
+    for parameter in model.parameters():
+        parameter.grad += 3.0
+    seen = []
+    optimizer._parts["adam"].register_step_pre_hook(
+        lambda *_: seen.append(float(torch.linalg.vector_norm(optimizer.flat_grad)))
+    )
+    before = optimizer.step(1e-3)
+    assert before is not None
+    assert before > 10
+    assert seen == [pytest.approx(1.0, rel=1e-5)]
+    assert seen[0] <= 1.0
 
 
 def test_gradients_below_the_clipping_norm_are_left_alone() -> None:

@@ -20,6 +20,13 @@ def test_the_diaries_stuck_runs_are_on_the_unigram_plateau(loss: float, unigram:
     assert said.startswith("unigram plateau")
 
 
+def test_a_whole_epoch_of_diary_1_experiment_2_ended_on_the_unigram_plateau() -> None:
+    """115.7 million tokens, and the held-out text's token frequencies were all that was learnt."""
+    said = label(7.2842, uniform=math.log(50_257), unigram=7.2629)
+    assert said is not None
+    assert said.startswith("unigram plateau: the loss 7.284 is that of token frequencies alone")
+
+
 @pytest.mark.parametrize(("loss", "unigram"), [(1.4760, 2.6088), (1.9082, 2.6088), (2.30, 2.9717)])
 def test_runs_that_learnt_more_are_not(loss: float, unigram: float) -> None:
     assert label(loss, uniform=math.log(256), unigram=unigram) is None

@@ -1,4 +1,4 @@
-"""A trial from configuration to result, through interruptions, kills and damage; rows R11, P2, P3.
+"""A trial from configuration to result, through interruptions, kills and damage; rows R11, R14, X7, X10.
 
 Promise under test: whatever was killed when, the result and the logged losses are those of an
 undisturbed run, bit for bit.
@@ -91,6 +91,48 @@ def test_a_trial_trains_evaluates_and_stores_its_result(
     assert found[0]["flops"] == found[0]["tokens"] * training_flops_per_token(config.shape).total
     assert found[0]["learning_rate"] == 1e-2
     assert found[0]["grad_norm"] > 0
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_a_spread(
+    make_config: MakeConfig, options: RunOptions, tmp_path: Path
+) -> None:
+    results = [
+        run_trial(make_config(seed=seed), options, tmp_path / str(number))
+        for number, seed in enumerate((0, 0, 1, 2))
+    ]
+    assert science(results[0]) == science(results[1])
+    assert lines(tmp_path / "0") == lines(tmp_path / "1")
+    assert len({result.loss for result in results}) == 3
+
+
+def test_cost_and_machine_are_in_every_record(
+    make_config: MakeConfig, options: RunOptions, tmp_path: Path
+) -> None:
+    """Diary 2 lost the elapsed time of three of its twelve runs."""
+    result = run_trial(make_config(), options, tmp_path)
+    assert result.wall_s > 0
+    assert result.tokens_per_s > 0
+    assert result.peak_memory_bytes > 10**7
+    assert result.device
+    assert result.threads == 1
+    assert result.step_ms == pytest.approx(1000 * 128 / result.tokens_per_s)
+    assert dataclasses.replace(result, tokens_per_s=0.0).step_ms is None
+    assert {"torch", "python", "attention"} <= set(result.versions)
+
+
+def test_a_run_with_dropout_says_its_training_loss_without_it(
+    make_config: MakeConfig, options: RunOptions, tmp_path: Path
+) -> None:
+    """Held-out below training loss is no sign of health when dropout is in only one of them."""
+    config = make_config(dropout=0.5, steps=150)
+    result = run_trial(config, options, tmp_path)
+    assert result.loss is not None
+    assert result.train_loss is not None
+    assert result.train_loss > result.loss + 0.1
+    (note,) = (note for note in result.notes if note.startswith("dropout: "))
+    evaluated = float(note.split("the loss is ")[1].split()[0])
+    assert evaluated == pytest.approx(result.loss, abs=0.1)
+    assert "on the first 512 training tokens" in note
 
 
 def test_a_finished_trial_is_not_trained_again(

@@ -117,6 +117,100 @@ def llama_with_the_weights_of(model: Transformer) -> LlamaForCausalLM:
     return reference
 
 
+def test_a_head_with_a_bias_adds_it_to_the_logits_of_gpt2() -> None:
+    """The model of diary 1: ReLU, tied head with a bias, which GPT-2 has not."""
+    shape = preset("gpt", activation="relu", head_bias=True, **SIZES)
+    model = Transformer(shape, seed=0, backend="block")
+    randomise(model)
+    with torch.no_grad():
+        expected = gpt2_with_the_weights_of(model)(tokens()).logits + model.head_bias
+        assert (model(tokens()) - expected).abs().max() < 1e-5
+        assert model.head_bias.abs().max() > 0.1
+
+
+def test_fused_attention_keeps_no_score_matrix_for_the_backward_pass() -> None:
+    """4 sequences, 2 heads, 256 positions: the explicit form keeps T^2 numbers per head."""
+    kept = {}
+    for backend in ("explicit", "block", "sdpa"):
+        q, k, v = (torch.randn(4, 2, 256, 8, requires_grad=True) for _ in range(3))
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, into=sizes: into.append(x.numel()) or x, lambda x: x
+        ):
+            attend(q, k, v, backend=backend).sum().backward()
+        kept[backend] = sum(sizes)
+    assert kept["explicit"] > 4 * 2 * 256 * 256
+    assert kept["sdpa"] < 0.2 * kept["explicit"]
+    # Only the blocks at or below the diagonal.
+    assert kept["block"] < 0.8 * kept["explicit"]
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_rotary_scores_depend_on_the_distance_to_ten_digits(layout: str) -> None:
+    cos, sin = rotary_tables(600, 16, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 16, generator=generator, dtype=torch.float64).expand(2, 600, 1, 16)
+    turned_q, turned_k = (rotate(x, cos, sin, layout=layout)[:, 0] for x in (q, k))
+    assert (turned_q.norm(dim=-1) - q[:, 0].norm(dim=-1)).abs().max() < 1e-10
+    scores = turned_q @ turned_k.T
+    for shift in (0, 1, 17, 300):
+        diagonal = scores.diagonal(shift)
+        assert (diagonal - diagonal[0]).abs().max() < 1e-10
+
+
+def test_both_rotary_layouts_are_llamas_up_to_the_order_of_channels() -> None:
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    cos, sin = rotary_tables(20, 8)
+    x = torch.randn(2, 20, 3, 8, generator=torch.Generator().manual_seed(0))
+    twice = (torch.cat((table, table), dim=-1)[None] for table in (cos, sin))
+    expected, _ = apply_rotary_pos_emb(x, x, *twice, unsqueeze_dim=2)
+    assert (rotate(x, cos, sin, layout="half") - expected).abs().max() < 1e-6
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+    shuffled = torch.empty_like(x)
+    shuffled[..., order] = x
+    found = rotate(shuffled, cos, sin, layout="interleaved")[..., order]
+    assert (found - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm_is_llamas(dtype: torch.dtype) -> None:
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    ours, theirs = RMSNorm(64), LlamaRMSNorm(64, eps=1e-5)
+    gains = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours.weight.copy_(gains)
+        theirs.weight.copy_(gains)
+    x = (torch.randn(5, 64, generator=torch.Generator().manual_seed(1)) * 1e-3).to(dtype)
+    found, expected = ours(x), theirs(x)
+    assert found.dtype == dtype
+    assert (found.float() - expected.float()).abs().max() <= 2**-7 * (
+        dtype == torch.bfloat16
+    ) * 3 + (1e-6)
+
+
+@pytest.mark.parametrize(("d_model", "n_head", "loss"), [(16, 2, 18.4), (128, 8, 83.9)])
+def test_the_first_diarys_own_initialisation_starts_far_above_a_uniform_guess(
+    d_model: int, n_head: int, loss: float
+) -> None:
+    """A tied embedding and positions from N(0, 1): 18.4 and 83.9 nats instead of ln 50257."""
+    sizes = {"n_layer": 2, "vocab_size": 50_257, "context": 64}
+    shape = preset(
+        "gpt", d_model=d_model, n_head=n_head, activation="relu", head_bias=True, **sizes
+    )
+    model = Transformer(shape, seed=0, init="gpt2")
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 50_257, (4, 65), generator=generator)
+    with torch.no_grad():
+        sound = model.loss(ids[:, :-1], ids[:, 1:])
+        model.embedding.normal_(generator=generator)
+        model.positions.normal_(generator=generator)
+        broken = model.loss(ids[:, :-1], ids[:, 1:])
+    assert abs(sound.item() - math.log(50_257)) < 0.1
+    assert broken.item() == pytest.approx(loss, rel=0.1)
+
+
 def copy_all(copies: list[tuple[Tensor, Tensor]]) -> None:
     with torch.no_grad():
         for theirs, ours in copies:

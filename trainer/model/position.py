@@ -16,17 +16,19 @@ ROTARY_BASE = 10_000.0
 """Base of the rotary wavelengths (Su et al. 2021, arXiv 2104.09864, section 3.2.2)."""
 
 
-def rotary_tables(context: int, d_head: int, *, base: float = ROTARY_BASE) -> tuple[Tensor, Tensor]:
+def rotary_tables(
+    context: int, d_head: int, *, base: float = ROTARY_BASE, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines of every position's angles.
 
     Channel pair i turns by position * base^(-2 i / d_head) (Su et al. 2021, equation 15).
 
     Returns:
-        Two tensors [T, d_h / 2], fp32.
+        Two tensors [T, d_h / 2] of the asked type.
     """
-    pair = torch.arange(0, d_head, 2, dtype=torch.float32)
+    pair = torch.arange(0, d_head, 2, dtype=dtype)
     frequency = 1.0 / base ** (pair / d_head)
-    angle = torch.arange(context, dtype=torch.float32)[:, None] * frequency
+    angle = torch.arange(context, dtype=dtype)[:, None] * frequency
     return angle.cos(), angle.sin()
 
 
