@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from trainer.counts import ParameterCounts
 from trainer.foreign import ForeignShape
+from trainer.identity import ADDED
 
 Position = Literal["none", "learned", "sinusoidal", "rotary"]
 Norm = Literal["layernorm", "rmsnorm"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,3 +141,18 @@ def test_a_field_added_later_moves_an_identity_only_where_it_is_used() -> None:
     assert identity_record(Later(3, place="here")) == identity_record(Now(3))
     assert identity_record(Later(3, scale=2.0)) == {"width": 3, "bias": False, "scale": 2.0}
     assert identity_record(((1, Now(2)),)) == [[1, {"width": 2, "bias": False}]]
+
+
+def test_fields_that_came_later_leave_earlier_identities_alone(make_config: MakeConfig) -> None:
+    """The identities are those of the first version, at the values that were meant by it."""
+    config = make_config(data_digest="0" * 64)
+    record = json.loads(config.to_json())
+    del record["order"]
+    canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    assert config.trial_id == hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    assert dataclasses.replace(config, order="random").trial_id != config.trial_id
+    shape = preset("deepseek", d_model=16, n_layer=2, n_head=2, vocab_size=256, context=32)
+    assert shape.experts is not None
+    hot = dataclasses.replace(shape, experts=dataclasses.replace(shape.experts, temperature=2.0))
+    routed, heated = (dataclasses.replace(config, shape=s) for s in (shape, hot))
+    assert routed.trial_id != heated.trial_id

@@ -1,4 +1,4 @@
-"""Steps of a run: accumulation, memory, precision, noise, optimisers; rows M9, R1, R2, R5, R6, R13."""
+"""Steps of a run: accumulation, memory, precision, noise; rows M9, R1, R2, R5, R6, R13."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A trial from configuration to result, through interruptions, kills and damage; rows R11, R14, X7, X10.
+"""A trial from configuration to result, through interruptions, kills and damage.
+
+Rows R11, R14, X7, X10.
 
 Promise under test: whatever was killed when, the result and the logged losses are those of an
 undisturbed run, bit for bit.

@@ -1,4 +1,4 @@
-"""Parameter counts against built modules and published figures; rows M14, M16."""
+"""Parameter counts against built modules and published figures; rows M14, M15, M16."""
 
 from __future__ import annotations
 
