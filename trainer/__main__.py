@@ -161,8 +161,8 @@ def _look(experiment: Experiment | None, file: Path, options: argparse.Namespace
     assert experiment is not None
     from trainer.data.errors import DataError
     from trainer.data.facts import facts
-    from trainer.experiment import differences, parse_experiment
     from trainer.description import describe
+    from trainer.experiment import differences, parse_experiment
 
     if options.against:
         found = differences(parse_experiment(options.against.read_text()), experiment)

@@ -202,8 +202,5 @@ class RunOptions:
 
 
 def _digest(record: dict[str, Any]) -> str:
-    canonical = json.dumps(
-        record, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    canonical = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-

@@ -20,9 +20,9 @@ from trainer.batches import TokenBatches, batches_per_epoch
 from trainer.config import RunOptions, TrainConfig
 from trainer.conversions import perplexity
 from trainer.data.shards import TokenData, prepare
+from trainer.description import Exposure, describe
 from trainer.experiment import Experiment, check_variation, parse_experiment
 from trainer.model.transformer import Transformer
-from trainer.description import Exposure, describe
 from trainer.result import Interrupted
 from trainer.run import run_trial
 from trainer.schedule import check_schedule, multiplier
