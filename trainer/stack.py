@@ -75,7 +75,7 @@ class Member(Training):
 
     def tokens(self) -> Any:
         """Token ids [B, T + 1] of the next step."""
-        return self._batches.at(self.step)
+        return self.batches.at(self.step)
 
     def learning_rate(self) -> float:
         """Learning rate of the next update."""
