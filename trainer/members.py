@@ -103,6 +103,7 @@ def build(
                 context=config.shape.context,
                 batch_sequences=config.batch_sequences,
                 seed=config.seed,
+                order=config.order,
             ),
             device=device,
             backend=chosen.attention,
