@@ -164,9 +164,10 @@ def warn(
             f"{repeated} of {len(trials)} trials read it more than once (at most {worst:.1f} "
             f"epochs).{serious}"
         )
-    clamped = sum("learning rate clamped" in trial.notes for trial in trials)
-    if clamped:
-        notes.add(f"the learning-rate rule is clamped at its bounds in {clamped} trials")
+    for what in ("learning rate", "batch", "weight decay", "warmup"):
+        clamped = sum(f"{what} clamped" in trial.notes for trial in trials)
+        if clamped:
+            notes.add(f"the {what} rule is clamped at its bounds in {clamped} trials")
     if isinstance(budget.design, IsoflopDesign) and len(levels) < 3:
         notes.add(
             f"{len(levels)} level(s) cannot show how the ratio changes with compute: use 3 or more"

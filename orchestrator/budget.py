@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -28,8 +30,10 @@ from orchestrator.model_section import Mixture, Model, Shape, WholeNumber
 from orchestrator.section import Section as _Section
 from orchestrator.units import Count, Flops, Seconds, parse_count
 from orchestrator.yaml_source import Path, Source, parse_yaml
-from trainer.recipe import LEARNING_RATE_RULES
+from trainer.expression import parse_expression
+from trainer.recipe import BATCH_RULES, LEARNING_RATE_RULES, WARMUP_RULES, WEIGHT_DECAY_RULES
 
+_VARIABLES = ("N", "D", "B", "C")
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
@@ -42,30 +46,62 @@ def _name(value: str) -> str:
     return value
 
 
-def _learning_rate(value: object) -> float | str:
-    if isinstance(value, str):
-        if value not in LEARNING_RATE_RULES:
-            hint = nearest(value, LEARNING_RATE_RULES)
-            raise ValueError(f"must be a number or the name of a rule, got `{value}`; {hint}")
+def _rule(
+    value: object, *, rules: tuple[str, ...], low: float, high: float, variables: tuple[str, ...]
+) -> float | str:
+    """A number in a range, the name of a rule, or arithmetic of the run's size.
+
+    Raises:
+        ValueError: when it is none of them.
+    """
+    if isinstance(value, str) and value in rules:
         return value
-    rate = parse_count(value)
-    if not 0 < rate <= 10:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]+", value):
+        hint = nearest(value, rules)
+        raise ValueError(
+            f"must be a number, an expression or the name of a rule, got `{value}`; {hint}"
+        )
+    try:
+        number = parse_count(value)
+    except ValueError:
+        if not isinstance(value, str):
+            raise
+        return parse_expression(value, variables=variables).text
+    if not low <= number <= high:
+        raise ValueError(f"must be from {low:g} to {high:g}, got {number:g}")
+    return number
+
+
+def _learning_rate(value: object) -> float | str:
+    rate = _rule(
+        value, rules=LEARNING_RATE_RULES, low=-math.inf, high=math.inf, variables=_VARIABLES
+    )
+    if not isinstance(rate, str) and not 0 < rate <= 10:
         raise ValueError(f"must be greater than 0 and at most 10, got {rate:g}")
     return rate
 
 
-def _batch_tokens(value: object) -> float | Literal["auto"]:
-    if value == "auto":
-        return "auto"
-    tokens = parse_count(value)
-    if tokens < 1:
-        raise ValueError(f"must be `auto` or at least 1 token, got {tokens:g}")
+def _batch_tokens(value: object) -> float | str:
+    rules = ("auto", *BATCH_RULES)
+    tokens = _rule(value, rules=rules, low=-math.inf, high=math.inf, variables=("N", "D", "C"))
+    if not isinstance(tokens, str) and tokens < 1:
+        raise ValueError(f"must be at least 1 token, got {tokens:g}")
     return tokens
+
+
+def _weight_decay(value: object) -> float | str:
+    return _rule(value, rules=WEIGHT_DECAY_RULES, low=0, high=10, variables=_VARIABLES)
+
+
+def _warmup_fraction(value: object) -> float | str:
+    return _rule(value, rules=WARMUP_RULES, low=0, high=0.99, variables=_VARIABLES)
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float | str, BeforeValidator(_learning_rate)]
-BatchTokens = Annotated[float | Literal["auto"], BeforeValidator(_batch_tokens)]
+BatchTokens = Annotated[float | str, BeforeValidator(_batch_tokens)]
+WeightDecay = Annotated[float | str, BeforeValidator(_weight_decay)]
+WarmupFraction = Annotated[float | str, BeforeValidator(_warmup_fraction)]
 
 
 class Spending(_Section):
@@ -104,11 +140,21 @@ class Spending(_Section):
         return self
 
 
-class Target(_Section):
-    """The training run that the answer is for."""
+with warnings.catch_warnings():
+    # The key's natural name is also that of a method that pydantic has deprecated.
+    warnings.filterwarnings("ignore", message='Field name "validate" in "Target" shadows')
 
-    flops: Flops | None = None
-    """Compute of the run you are going to pay for; default: 10 times the largest level."""
+    class Target(_Section):
+        """The training run that the answer is for."""
+
+        flops: Flops | None = None
+        """Compute of the run you are going to pay for; default: 10 times the largest level."""
+        precision: Annotated[float, Field(gt=1, le=100)] | None = None
+        """Open no further round once the interval of the ratio is narrower than this factor from
+        end to end, such as 1.5; default: spend the budget."""
+        validate: bool = False  # type: ignore[assignment]
+        """Keep a quarter of the budget to train the predicted optimum and score the forecast of its
+        loss, which is frozen before the run begins."""
 
 
 class Data(_Section):
@@ -134,20 +180,22 @@ class Training(_Section):
     """How each model is trained. Rules are evaluated at every trial's own N and D."""
 
     learning_rate: LearningRate = "byte_small"
-    """Peak learning rate: a number, or a rule by name (see `sweep plan --show-defaults`)."""
+    """Peak learning rate: a number, a rule by name (see `sweep plan --show-defaults`), or
+    arithmetic of N, D, B and C such as "0.02 * (N/1e6)**-0.3"."""
     batch_tokens: BatchTokens = "auto"
-    """Tokens per step, or `auto`: 0.58 D^0.571 (Step Law, arXiv 2503.04715), at most D/2000."""
+    """Tokens per step: a number, a rule by name, arithmetic of N, D and C, or `auto`:
+    0.58 D^0.571 (Step Law, arXiv 2503.04715), at most D/2000."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """Learning-rate schedule; both end at the run's own D."""
-    warmup_fraction: Fraction = 0.05
-    """Share of the steps spent warming up."""
+    warmup_fraction: WarmupFraction = 0.05
+    """Share of the steps spent warming up: a number, a rule by name, or arithmetic."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """The same warmup for every run instead, steps: `wsd` runs of one size then share their trunk,
     and several token counts of a size cost little more than the longest."""
     cooldown_fraction: Fraction = 0.2
     """Share of the steps spent cooling down (`wsd`)."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Decoupled weight decay of the matrices."""
+    weight_decay: WeightDecay = 0.1
+    """Decoupled weight decay of the matrices: a number, a rule by name, or arithmetic."""
     beta1: Fraction = 0.9
     """AdamW's first-moment decay."""
     beta2: Fraction = 0.95
@@ -160,6 +208,39 @@ class Training(_Section):
     """A trial of fewer steps is refused: its loss would measure the warmup."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)] = (0,)
     """Every trial is run once per seed."""
+    recipe: str | Recipe | None = None
+    """A file that `sweep tune` wrote: its learning rate and batch take the place of the keys above,
+    and plan and report name where they come from."""
+
+    @model_validator(mode="after")
+    def _recipe_alone(self) -> Self:
+        if isinstance(self.recipe, str):
+            twice = sorted({"learning_rate", "batch_tokens"} & self.model_fields_set)
+            if twice:
+                raise ValueError(
+                    f"`recipe` gives what {' and '.join(twice)} would give; keep one of them, got "
+                    "both"
+                )
+        return self
+
+
+class RecipeCheck(_Section):
+    """A check of the learning rate before the sweep spends on it."""
+
+    verify: Annotated[int, Field(ge=0, le=2)] = 0
+    """Number of sizes of the first level at which half and twice the learning rate are trained too;
+    a recipe that is worse than a neighbour beyond noise is refused. 0: no check."""
+
+
+class Recipe(_Section):
+    """Hyper-parameters that were tuned, and where."""
+
+    learning_rate: LearningRate
+    """Peak learning rate."""
+    batch_tokens: BatchTokens | None = None
+    """Tokens per step; absent: the budget's."""
+    origin: str
+    """Which search found them, at which sizes."""
 
 
 class IsoflopDesign(_Section):
@@ -374,6 +455,8 @@ class Budget(_Section):
     """How each model is trained."""
     design: Design = IsoflopDesign()
     """Which points the budget is spent on."""
+    recipe: RecipeCheck = RecipeCheck()
+    """Is the learning rate right?"""
     run: Execution = Execution()
     """Where trials run."""
     tracking: Tracking = Tracking()
@@ -393,6 +476,7 @@ class Budget(_Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+Training.model_rebuild()
 ListedPoint.model_rebuild()
 Budget.model_rebuild()
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from orchestrator import cli_analysis, cli_designs, cli_import, cli_operations, cli_trainer
+from orchestrator import (
+    cli_analysis,
+    cli_designs,
+    cli_import,
+    cli_operations,
+    cli_recipes,
+    cli_trainer,
+)
 from orchestrator.errors import BadInput, Exit, Fault, SweepError
 from orchestrator.terminal import (
     AsJson,
@@ -29,6 +36,7 @@ from orchestrator.terminal import (
 if TYPE_CHECKING:
     from orchestrator.budget import Budget
     from orchestrator.example import Question
+    from orchestrator.plan import Plan
 
 app = typer.Typer(
     name="sweep",
@@ -149,7 +157,7 @@ def check(
             )
         )
     budget, _ = read_budget(budget_file)
-    plan, _ = _plan(budget, budget_file, outputs)
+    plan = _plan(*_settled(budget, budget_file, outputs), outputs)
     if as_json:
         print_json(
             {"schema": "sweep.check/1", "valid": True, "name": budget.name,
@@ -170,20 +178,42 @@ def plan(
     show_defaults: Annotated[
         bool, typer.Option("--show-defaults", help="Print the whole budget, defaults filled in.")
     ] = False,
+    expect: Annotated[
+        bool,
+        typer.Option("--expect", help="Also rehearse it: the interval that it may buy."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a budget would be spent on: trials, time, price, warnings. Writes nothing."""
+    """Show what a budget would be spent on: trials, time, price, warnings, what changed."""
     budget, _ = read_budget(budget_file)
     if show_defaults:
         _print_defaults(budget, as_json=as_json)
         return
-    planned, hardware = _plan(budget, budget_file, outputs)
+    from orchestrator.plan_record import compare, keep
+
+    budget, facts, hardware = _settled(budget, budget_file, outputs)
+    planned = _plan(budget, facts, hardware, outputs)
+    before = compare(outputs.resolve(), budget, planned)
+    keep(outputs.resolve(), budget, planned)
+    expected = _expected(budget, facts, hardware) if expect else None
     if as_json:
-        print_json(planned.to_dict())
+        print_json({**planned.to_dict(), **before.to_dict(), "expected": expected})
         return
-    from orchestrator.views import print_plan
+    from orchestrator.views import before_lines, print_plan
 
     print_plan(out, planned, hardware.throughput)
+    for line in before_lines(before, len(planned.trials)):
+        out.print(escape(line), soft_wrap=True)
+    if expected is not None:
+        width = expected["fold_95"]
+        bought = (
+            "no answer" if width is None else f"a 95 % range of D/N about {width:.3g}-fold wide"
+        )
+        out.print(
+            f"expected to buy {bought} ({expected['replicates']} rehearsals against a law with "
+            f"published exponents, noise {expected['noise_sd']:.1%})",
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -324,19 +354,45 @@ def version(as_json: AsJson = False) -> None:
             out.print(f"{name} {number}")
 
 
-def _plan(budget: Budget, budget_file: Path, outputs: Path) -> tuple[Any, Any]:
+def _settled(budget: Budget, budget_file: Path, outputs: Path) -> tuple[Budget, Any, Any]:
+    """A budget with its files read, the counts of its data, and what it runs on."""
     from orchestrator.data import facts_of
     from orchestrator.hardware import detect, hardware_for
     from orchestrator.model_sizes import with_model_sizes
-    from orchestrator.plan import make_plan
-    from orchestrator.points import with_points
+    from orchestrator.recipe_file import with_files
 
     base = budget_file.resolve().parent
-    budget = with_points(budget, base)
+    budget = with_files(budget, base)
     facts = facts_of(budget, base, outputs.resolve())
     budget = with_model_sizes(budget, base, facts.vocab_size)
-    hardware = hardware_for(budget, outputs.resolve(), detect())
-    return make_plan(budget, facts, hardware), hardware
+    return budget, facts, hardware_for(budget, outputs.resolve(), detect())
+
+
+def _plan(budget: Budget, facts: Any, hardware: Any, outputs: Path) -> Plan:
+    from orchestrator.opening import tuning_flops
+    from orchestrator.plan import make_plan
+
+    spent = tuning_flops(outputs.resolve() / budget.name)
+    return make_plan(budget, facts, hardware, tuning_flops=spent)
+
+
+def _expected(budget: Budget, facts: Any, hardware: Any) -> dict[str, Any]:
+    """The width of the interval that a budget is expected to buy, by a few rehearsals."""
+    import math
+
+    from orchestrator.simulate import simulate
+
+    noise = 0.005
+    found = simulate(
+        budget, facts, hardware, law="chinchilla", noise_sd=noise, replicates=3, resamples=60
+    ).to_dict()
+    width = found["width_95"]
+    return {
+        "fold_95": None if width is None else math.exp(width),
+        "status": found["status"],
+        "replicates": found["replicates"],
+        "noise_sd": noise,
+    }
 
 
 def _print_defaults(budget: Budget, *, as_json: bool) -> None:
@@ -371,4 +427,5 @@ cli_import.register(app)
 cli_analysis.register(app)
 cli_operations.register(app)
 cli_designs.register(app)
+cli_recipes.register(app)
 cli_trainer.register(app)

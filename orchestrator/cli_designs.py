@@ -39,11 +39,11 @@ def simulate(
     from orchestrator.data import facts_of
     from orchestrator.hardware import detect, hardware_for
     from orchestrator.model_sizes import with_model_sizes
-    from orchestrator.points import with_points
+    from orchestrator.recipe_file import with_files
     from orchestrator.simulate import simulate as rehearse
 
     base = budget_file.resolve().parent
-    budget = with_points(read_budget(budget_file)[0], base)
+    budget = with_files(read_budget(budget_file)[0], base)
     facts = facts_of(budget, base, outputs.resolve())
     found = rehearse(
         with_model_sizes(budget, base, facts.vocab_size),
@@ -86,12 +86,12 @@ def next_run(
     from orchestrator.journal import read_state
     from orchestrator.model_sizes import with_model_sizes
     from orchestrator.operations import frozen_budget
-    from orchestrator.points import with_points
+    from orchestrator.recipe_file import with_files
     from orchestrator.units import format_count, format_duration
 
     folder = find_sweep(sweep, outputs)
     budget, _, base = frozen_budget(folder)
-    budget = with_points(budget, base)
+    budget = with_files(budget, base)
     facts = facts_of(budget, base, folder.parent)
     found = next_runs(
         read_state(folder),

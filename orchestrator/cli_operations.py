@@ -17,7 +17,7 @@ from orchestrator.units import format_bytes, format_flops
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
-    for verb in (resume, logs, show, stop, retry, ls, sync, clean):
+    for verb in (resume, extend, logs, show, stop, retry, ls, sync, clean):
         app.command()(verb)
 
 
@@ -43,6 +43,57 @@ def resume(
     else:
         print_run_outcome(budget.name, reply.document, reply.report, outputs)
     raise typer.Exit(int(reply.exit_code))
+
+
+def extend(
+    sweep: SweepName,
+    amount: Annotated[
+        str,
+        typer.Option(
+            "--budget",
+            help="What to add, in the unit of the budget: +1e13 (FLOPs), +2 (hours), +2h.",
+        ),
+    ],
+    outputs: Outputs = Path("outputs"),
+    later: Annotated[
+        bool, typer.Option("--later", help="Only record it; `sweep resume` trains.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a finished or spent sweep more money; it goes on where it ended."""
+    from orchestrator.extending import extend as raise_ceiling
+    from orchestrator.operations import frozen_budget
+    from orchestrator.session import RunRequest, run_budget
+
+    folder = find_sweep(sweep, outputs)
+    budget, text, base = frozen_budget(folder)
+    added = raise_ceiling(folder, budget, amount)
+    document = {
+        "schema": "sweep.extend/1",
+        "name": budget.name,
+        "added_flops": added.added_flops,
+        "budget_flops": added.budget_flops,
+        "run": None,
+    }
+    code = Exit.COMPLETE
+    if not as_json:
+        out.print(
+            f"{budget.name}: {format_flops(added.added_flops)} FLOPs more, "
+            f"{format_flops(added.budget_flops)} in all."
+        )
+    if not later:
+        request = RunRequest(
+            budget=budget, text=text, base=base, outputs=folder.parent, ask=False, quiet=quiet
+        )
+        reply = run_budget(request, err)
+        assert reply is not None
+        document["run"], code = reply.document, reply.exit_code
+        if not as_json:
+            print_run_outcome(budget.name, reply.document, reply.report, outputs)
+    if as_json:
+        print_json(document)
+    raise typer.Exit(int(code))
 
 
 def logs(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:

@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.designs.base import Measurement, Opened, Progress
-from orchestrator.state import FINAL, SweepState, TrialState
+from orchestrator.state import FINAL, Purpose, SweepState, TrialState
 from trainer.flops import six_n_flops_per_token, training_flops_per_token
 from trainer.shapes import count_parameters
 
 WALL_CLOCK_COLUMNS = ("wall_s", "device", "tokens_per_s", "mfu")
 """Columns that may differ between two executions of the same trial."""
+
+
+_NOT_FITTED = {
+    Purpose.TUNE: "a step of the search for a recipe",
+    Purpose.VERIFY: "a check of the recipe",
+    Purpose.VALIDATE: "the run that scores the forecast",
+}
+"""Why runs that no design asked for stay out of the fit."""
 
 
 def rows(state: SweepState, *, unique_tokens: int) -> list[dict[str, Any]]:
@@ -34,7 +42,8 @@ def row(trial: TrialState, *, unique_tokens: int) -> dict[str, Any]:
     """One trial as a row of the loss table."""
     config, result = trial.config, trial.result
     counts = count_parameters(config.shape)
-    datum = result is not None and result.is_datum
+    aside = _NOT_FITTED.get(trial.purpose)
+    datum = result is not None and result.is_datum and aside is None
     return {
         "trial_id": trial.trial_id,
         "level": trial.level if trial.even else None,
@@ -62,7 +71,7 @@ def row(trial: TrialState, *, unique_tokens: int) -> dict[str, Any]:
         "device": result.device if result else "",
         "tokens_per_s": result.tokens_per_s if result else None,
         "mfu": None,
-        "excluded": "" if datum else trial.reason or trial.status.value,
+        "excluded": "" if datum else aside or trial.reason or trial.status.value,
     }
 
 
@@ -81,6 +90,7 @@ def progress(state: SweepState, *, settled: int) -> Progress:
                 cost_flops=trial.cost_flops,
             )
             for trial in sorted(state.trials.values(), key=lambda t: (t.level, t.trial_id))
+            if trial.purpose is Purpose.DESIGN
         ),
         measurements=tuple(m for m in measurements(state) if m.level <= settled),
         settled=settled,
@@ -97,7 +107,10 @@ def measurements(state: SweepState) -> tuple[Measurement, ...]:
             loss=trial.result.loss,
         )
         for trial in sorted(state.trials.values(), key=lambda t: (t.level, t.trial_id))
-        if trial.result is not None and trial.result.is_datum and trial.result.loss is not None
+        if trial.purpose is Purpose.DESIGN
+        and trial.result is not None
+        and trial.result.is_datum
+        and trial.result.loss is not None
     )
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 
 from orchestrator.budget import changed_keys
 from orchestrator.errors import Fault, StateRefused
-from orchestrator.journal import Journal, write_atomic
+from orchestrator.journal import JOURNAL, Journal, read_state, write_atomic
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind
+
+TUNING_FOLDER = "tuning"
+"""Folder of the search for a recipe, in its sweep's folder."""
+
+
+def tuning_flops(sweep_dir: Path) -> float:
+    """Compute that the search in a sweep's folder has charged; 0 without one."""
+    folder = sweep_dir / TUNING_FOLDER
+    return read_state(folder).charged_flops if (folder / JOURNAL).exists() else 0.0
 
 
 def open_sweep(setting: Setting, journal: Journal) -> None:
@@ -35,6 +45,8 @@ def open_sweep(setting: Setting, journal: Journal) -> None:
             budget_digest=budget.digest,
             science=budget.science(),
             data=data.record,
+            aside_flops=setting.plan.aside_flops,
+            **({"tuning_flops": spent} if (spent := tuning_flops(setting.sweep_dir)) else {}),
         )
         return
     if opened["budget_digest"] != budget.digest:

@@ -207,6 +207,13 @@ def _words(event: Event, state: SweepState) -> str:
                 f"{format_flops(data['flops'])} FLOPs, centred on "
                 f"{centre['tokens_per_parameter']:.3g} ({centre['reason']})"
             )
+        case EventKind.TRIALS_ADDED:
+            labels = ", ".join(record["label"] for record in data["trials"])
+            return f"to {data['purpose']}: {labels}"
+        case EventKind.TRIAL_AT_RUNG:
+            return f"{label}: training loss {data['loss']:.4f} at {data['percent']} %"
+        case EventKind.TRIAL_PRUNED:
+            return f"{label}: ended early, it lagged behind"
         case EventKind.TRIAL_STARTED:
             return f"{label}: started"
         case EventKind.TRIAL_FINISHED:
@@ -219,6 +226,18 @@ def _words(event: Event, state: SweepState) -> str:
             return f"{label}: {event.kind.value.removeprefix('trial_')}, {data['reason']}"
         case EventKind.TRIAL_RESET:
             return f"{label}: to be trained anew"
+        case EventKind.RECIPE_VERIFIED:
+            found = "passed" if data["passed"] else "FAILED"
+            return f"recipe check {found}: {'; '.join(data['messages'])}"
+        case EventKind.FORECAST_FROZEN:
+            low, high = data["prediction_interval"]
+            return f"forecast frozen: loss {data['loss']:.4f} [{low:.4f}, {high:.4f}]"
+        case EventKind.FORECAST_SCORED:
+            return str(data["message"])
+        case EventKind.PRECISION_REACHED:
+            return f"precise enough: {data['message']}"
+        case EventKind.BUDGET_EXTENDED:
+            return f"budget raised to {format_flops(data['budget_flops'])} FLOPs"
         case EventKind.BUDGET_SPENT:
             return f"budget spent: {len(data['trial_ids'])} trials left out"
         case EventKind.SWEEP_FITTED:

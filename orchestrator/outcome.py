@@ -14,7 +14,7 @@ from analysis.answer import fit_table
 from analysis.files import write_fit, write_table
 from analysis.report import CurvePoint, SweepFacts, write_report
 from analysis.table import COLUMNS, read_rows
-from orchestrator.budget import Budget
+from orchestrator.budget import Budget, Recipe
 from orchestrator.collect import rows, versions
 from orchestrator.state import SweepState
 from orchestrator.tracking import metric_lines
@@ -108,6 +108,8 @@ def _facts(state: SweepState, sweep_dir: Path, budget: Budget) -> SweepFacts:
         slot_hours=slot_s / 3600,
         states=state.counts,
         family=_family(budget),
+        recipe=_recipe(budget),
+        forecast=(state.validation or {}).get("message", ""),
         corpus=str(data["source"]),
         tokenizer=str(data["tokenizer"]),
         bytes_per_token=data["bytes_per_token"],
@@ -132,6 +134,13 @@ def _facts(state: SweepState, sweep_dir: Path, budget: Budget) -> SweepFacts:
 
 def _family(budget: Budget) -> str:
     return f"{budget.model.family}, context {budget.model.context} tokens"
+
+
+def _recipe(budget: Budget) -> str:
+    """Learning rate and batch as asked for, and who found them."""
+    training = budget.training
+    origin = f"; {training.recipe.origin}" if isinstance(training.recipe, Recipe) else ""
+    return f"learning rate {training.learning_rate}, batch {training.batch_tokens} tokens{origin}"
 
 
 def _commands(name: str) -> list[tuple[str, str]]:

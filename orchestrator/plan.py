@@ -17,9 +17,14 @@ from orchestrator.ceiling import ceiling_of
 from orchestrator.designs.base import Measurement
 from orchestrator.rounds import Level, duration_s, plan_levels, slot_s
 from orchestrator.trial import Hardware, Notes, Trial, trial_record
+from orchestrator.verifying import added_flops
 
 if TYPE_CHECKING:
     from trainer.data.facts import DataFacts
+
+
+SHARE = 0.25
+"""Share of the budget that the design leaves to the run of the predicted optimum."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +49,10 @@ class Plan:
     """Expected price, when the budget names one."""
     data_exact: bool
     """Whether the data's counts are exact (prepared or byte data) or estimated."""
+    tuning_flops: float = 0.0
+    """What the search for its recipe has charged of the budget, FLOPs."""
+    aside_flops: float = 0.0
+    """What the design may not plan with: the check of the recipe, and the run that validates."""
     warnings: tuple[str, ...] = ()
     """What a person should know before saying yes."""
 
@@ -64,6 +73,8 @@ class Plan:
             "name": self.name,
             "budget_flops": self.budget_flops,
             "planned_flops": self.cost_flops,
+            "tuning_flops": self.tuning_flops,
+            "aside_flops": self.aside_flops,
             "target_flops": self.target_flops,
             "slots": self.slots,
             "estimated_s": self.estimated_s,
@@ -92,6 +103,8 @@ def make_plan(
     *,
     measurements: Sequence[Measurement] = (),
     budget_flops: float | None = None,
+    tuning_flops: float = 0.0,
+    aside_flops: float | None = None,
 ) -> Plan:
     """Plan the whole sweep as far as it can be known now.
 
@@ -101,26 +114,23 @@ def make_plan(
         hardware: what trials run on.
         measurements: finished trials; levels up to the highest of them keep the centre they had.
         budget_flops: the ceiling fixed when the sweep began; None: derived from the budget.
+        tuning_flops: what the search for a recipe has charged of it already.
+        aside_flops: what was set aside when the sweep began; None: by the budget.
 
     Raises:
         BadInput: when the budget cannot pay for a plan that could have an answer.
     """
     ceiling = budget_flops if budget_flops is not None else ceiling_of(budget, facts, hardware)
-    return _plan(budget, facts, hardware, measurements, ceiling)
-
-
-def _plan(
-    budget: Budget,
-    facts: DataFacts,
-    hardware: Hardware,
-    measurements: Sequence[Measurement],
-    ceiling: float,
-) -> Plan:
     notes = Notes()
-    levels = plan_levels(budget, facts, hardware, measurements, ceiling, notes)
-    refuse_hopeless(budget, facts, hardware, ceiling, levels)
+    spendable = ceiling - tuning_flops
+    levels = plan_levels(budget, facts, hardware, measurements, spendable, notes)
+    aside = aside_flops if aside_flops is not None else _aside(budget, levels, ceiling)
+    if aside:
+        notes, spendable = Notes(), spendable - aside
+        levels = plan_levels(budget, facts, hardware, measurements, spendable, notes)
+    refuse_hopeless(budget, facts, hardware, spendable, levels)
     refuse_narrow(budget, facts, notes)
-    warn(budget, facts, levels, ceiling, notes)
+    warn(budget, facts, levels, spendable, notes)
     hours = slot_s(levels) / 3600
     price = budget.budget.price_per_hour
     return Plan(
@@ -133,5 +143,13 @@ def _plan(
         slot_hours=hours,
         price=None if price is None else price * hours,
         data_exact=facts.exact,
+        tuning_flops=tuning_flops,
+        aside_flops=aside,
         warnings=tuple(notes.lines),
     )
+
+
+def _aside(budget: Budget, levels: Sequence[Level], ceiling: float) -> float:
+    """What the check of the recipe and the run of the predicted optimum need, FLOPs."""
+    share = SHARE * ceiling if budget.target.validate else 0.0
+    return share + added_flops(levels, budget.recipe.verify)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.budget import Budget, FileDesign, GridDesign, LadderDesign
+from orchestrator.budget import AdaptiveDesign, Budget, FileDesign, GridDesign, LadderDesign
 from orchestrator.designs.base import (
     Centre,
     Designer,
@@ -57,10 +57,32 @@ class Level:
     """Whether it is a level: all of its trials of equal compute."""
 
 
-def design_of(budget: Budget, facts: DataFacts, *, budget_flops: float) -> Designer:
-    """The budget's design, ready to be asked for its rounds; arguments as of `ground_of`."""
+def design_of(
+    budget: Budget,
+    facts: DataFacts,
+    *,
+    budget_flops: float,
+    first_budget_flops: float | None = None,
+) -> Designer:
+    """The budget's design, ready to be asked for its rounds.
+
+    Args:
+        budget: what was asked for.
+        facts: counts of the data.
+        budget_flops: compute that may be planned with, FLOPs.
+        first_budget_flops: what it was before the sweep was extended; None: it was not.
+    """
     ground = ground_of(budget, facts, budget_flops=budget_flops)
-    return designer(budget.design, ground, points=_known_points(budget, facts))
+    points = _known_points(budget, facts)
+    if first_budget_flops is None:
+        return designer(budget.design, ground, points=points)
+    from orchestrator.designs.extended import Extended
+
+    began = ground_of(budget, facts, budget_flops=first_budget_flops)
+    settings = budget.design
+    if not isinstance(settings, AdaptiveDesign):
+        settings = AdaptiveDesign(kind="adaptive")
+    return Extended(designer(budget.design, began, points=points), settings, ground)
 
 
 def ground_of(budget: Budget, facts: DataFacts, *, budget_flops: float) -> Ground:
@@ -73,7 +95,7 @@ def ground_of(budget: Budget, facts: DataFacts, *, budget_flops: float) -> Groun
     """
     context = budget.model.context
     asked = budget.training.batch_tokens
-    sequences = 1 if asked == "auto" else max(1, round(asked / context))
+    sequences = 1 if isinstance(asked, str) else max(1, round(asked / context))
 
     def sizes() -> tuple[Size, ...]:
         return tuple(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,23 @@ from orchestrator.executors.base import STOP_FILE, Executor
 from orchestrator.hardware import remember
 from orchestrator.journal import DISK_REFUSES, Journal, disk_refuses
 from orchestrator.opening import open_sweep
-from orchestrator.outcome import FULL_ANSWER, Answer, fit_losses, write_losses, write_outcome
+from orchestrator.outcome import (
+    FULL_ANSWER,
+    RESAMPLES,
+    Answer,
+    fit_losses,
+    write_losses,
+    write_outcome,
+)
 from orchestrator.rounds import design_of, plan_round
 from orchestrator.setting import Setting
-from orchestrator.state import EventKind, LevelState, SweepState
+from orchestrator.state import EventKind, LevelState, Purpose, SweepState, TrialStatus
 from orchestrator.stopping import Stop
+from orchestrator.trial import added_record
 from orchestrator.trial_files import steps_executed
 from orchestrator.trial_runner import TrialRunner
+from orchestrator.validating import forecast, score
+from orchestrator.verifying import checks, records, refuse, runs_to_check, verdict
 
 TRACKER_GRACE_S = 60.0
 """How long the end of a sweep waits for MLflow."""
@@ -128,7 +139,9 @@ class _Sweep:
             self._tracker.start()
         try:
             with self._stop.listening(), self._runner:
+                self._verify()
                 self._all_rounds()
+                self._validate()
             if self._stop.asked:
                 return self._interrupted()
             return self._finish()
@@ -142,14 +155,18 @@ class _Sweep:
         """Open rounds as soon as their design may choose them, and train what they hold."""
         assert self._state.opened is not None
         setting = self._setting
+        opened = self._state.opened
+        aside = opened.get("tuning_flops", 0.0) + opened.get("aside_flops", 0.0)
+        first = opened.get("first_budget_flops")
         design = design_of(
             setting.budget,
             setting.data.facts,
-            budget_flops=self._state.opened["budget_flops"],
+            budget_flops=opened["budget_flops"] - aside,
+            first_budget_flops=None if first is None else first - aside,
         )
         for level in self._state.levels:
             self._begin(level, design)
-        more = True
+        more = not self._state.precise
         while not self._stop.asked:
             while more and self._may_open(len(self._state.levels) + 1, design):
                 more = self._open_round(design)
@@ -162,7 +179,80 @@ class _Sweep:
                     return
             self._runner.watch()
             self._fit_rounds_over()
+            more = more and not self._precise()
         self._runner.watch()
+
+    def _verify(self) -> None:
+        """Check the recipe before anything is spent on it.
+
+        Raises:
+            BadInput: when its learning rate is worse than a neighbour's.
+        """
+        sizes, plan = self._setting.budget.recipe.verify, self._setting.plan
+        if not sizes:
+            return
+        if self._state.verified is None:
+            if Purpose.VERIFY not in self._state.added:
+                runs = records(runs_to_check(plan.levels, sizes))
+                self._append(EventKind.TRIALS_ADDED, purpose=Purpose.VERIFY.value, trials=runs)
+                self._display.note(f"Checking the recipe with {len(runs)} runs ...")
+            self._train(self._state.added[Purpose.VERIFY])
+            if self._stop.asked:
+                return
+            self._append(EventKind.RECIPE_VERIFIED, **verdict(checks(self._state)))
+        assert self._state.verified is not None
+        for line in self._state.verified["messages"]:
+            self._display.note(f"recipe check, {line}")
+        if not self._state.verified["passed"]:
+            raise refuse(self._state.verified)
+
+    def _validate(self) -> None:
+        """Freeze the forecast of the predicted optimum, train it, and score the forecast."""
+        state, setting = self._state, self._setting
+        if not setting.budget.target.validate or self._stop.asked or state.validation is not None:
+            return
+        if state.forecast is None:
+            found = forecast(setting, state, resamples=self._answer.resamples or RESAMPLES)
+            if found is None:
+                self._display.note("No forecast to validate: there is no answer, or no money left.")
+                return
+            run = added_record(found.trial)
+            self._append(EventKind.FORECAST_FROZEN, **found.record)
+            self._append(EventKind.TRIALS_ADDED, purpose=Purpose.VALIDATE.value, trials=[run])
+        assert self._state.forecast is not None
+        self._train([self._state.forecast["trial_id"]])
+        scored = score(self._state)
+        if scored is not None:
+            self._append(EventKind.FORECAST_SCORED, **scored)
+            self._display.note(scored["message"])
+
+    def _train(self, trial_ids: Iterable[str]) -> None:
+        """Train runs that no round asked for to their end, as far as the money goes."""
+        left = [t for t in trial_ids if not self._state.is_final(t)]
+        left = [t for t in left if not self._runner.take_over(t)]
+        self._runner.unpaid += [t for t in left if not self._runner.dispatch(t)]
+        while not self._stop.asked:
+            self._retry_unpaid()
+            if not self._runner.in_flight:
+                if self._runner.unpaid:
+                    self._give_up_unpaid()
+                return
+            self._runner.watch()
+        self._runner.watch()
+
+    def _precise(self) -> bool:
+        """Whether the answer is as sharp as was asked for; journalled once."""
+        wanted, fit = self._setting.budget.target.precision, self._state.fit or {}
+        if wanted is None or fit.get("status") != "identified" or not fit.get("interval"):
+            return False
+        low, high = fit["interval"]
+        if high > wanted * low:
+            return False
+        if not self._state.precise:
+            message = f"[{low:.3g}, {high:.3g}] is narrower than {wanted:g}-fold"
+            self._append(EventKind.PRECISION_REACHED, message=message)
+            self._display.note(f"The interval {message}: no further round is opened.")
+        return True
 
     def _may_open(self, number: int, design: Designer) -> bool:
         """Whether every round that round `number` waits for is over."""
@@ -182,7 +272,11 @@ class _Sweep:
         trials, notes = plan_round(setting.budget, setting.data.facts, setting.hardware, asked)
         for line in notes:
             self._display.note(line)
-        known = self._state.trials
+        known = {
+            trial_id
+            for trial_id, trial in self._state.trials.items()
+            if trial.purpose is Purpose.DESIGN
+        }
         fresh = {trial.trial_id: trial for trial in trials if trial.trial_id not in known}
         if not fresh and not asked.even:
             return False
@@ -235,7 +329,7 @@ class _Sweep:
 
     def _fit_rounds_over(self) -> None:
         """Fit when a round ended, so that a person sees the answer form; never ends a sweep."""
-        if not self._answer.interim:
+        if not self._answer.interim and self._setting.budget.target.precision is None:
             return
         over = {n for n in self._unfitted if self._is_over(self._state.levels[n - 1])}
         if not over or self._stop.asked:
@@ -307,10 +401,10 @@ class _Sweep:
 
 
 def _exit_code(state: SweepState, fit: Mapping[str, Any]) -> Exit:
-    counts = state.counts
-    if counts["unaffordable"]:
+    counts = Counter(t.status for t in state.trials.values() if t.purpose is Purpose.DESIGN)
+    if counts[TrialStatus.UNAFFORDABLE]:
         return Exit.BUDGET_SPENT
-    bad = counts["diverged"] + counts["failed"] + counts["abandoned"]
+    bad = sum(counts[s] for s in (TrialStatus.DIVERGED, TrialStatus.FAILED, TrialStatus.ABANDONED))
     return Exit.WITH_FAILURES if bad or fit["status"] == "not_identified" else Exit.COMPLETE
 
 

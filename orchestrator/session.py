@@ -18,8 +18,9 @@ from orchestrator.executors.base import Executor
 from orchestrator.hardware import Machine, detect, hardware_for
 from orchestrator.journal import JOURNAL, read_state
 from orchestrator.model_sizes import with_model_sizes
+from orchestrator.opening import tuning_flops
 from orchestrator.plan import Plan, make_plan
-from orchestrator.points import with_points
+from orchestrator.recipe_file import with_files
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.tracking import Projection
@@ -64,14 +65,19 @@ class RunReply:
     """The report, if there is one."""
 
 
-def run_budget(request: RunRequest, console: Console) -> RunReply | None:
-    """Run a budget; None when a person was asked and said no.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A budget whose data, hardware and plan are settled."""
 
-    Args:
-        request: what to run.
-        console: where progress goes.
-    """
-    budget, outputs = with_points(request.budget, request.base), request.outputs
+    setting: Setting
+    """All of them."""
+    begun: bool
+    """Whether its sweep has a journal."""
+
+
+def prepare(request: RunRequest) -> Prepared:
+    """Tokenise a budget's corpus, look at the machine and plan."""
+    budget, outputs = with_files(request.budget, request.base), request.outputs
     sweep_dir = outputs / budget.name
     data = prepare_data(budget, request.base, outputs)
     budget = with_model_sizes(budget, request.base, data.facts.vocab_size)
@@ -79,12 +85,14 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
     hardware = hardware_for(budget, outputs, machine)
     begun = (sweep_dir / JOURNAL).exists()
     opened = read_state(sweep_dir).opened if begun else None
-    ceiling = opened["budget_flops"] if opened else None
-    plan = make_plan(budget, data.facts, hardware, budget_flops=ceiling)
-    if request.ask and not begun:
-        print_plan(console, plan, hardware.throughput)
-        if console.input("\nRun it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
-            return None
+    plan = make_plan(
+        budget,
+        data.facts,
+        hardware,
+        budget_flops=opened["budget_flops"] if opened else None,
+        tuning_flops=tuning_flops(sweep_dir),
+        aside_flops=opened.get("aside_flops") if opened else None,
+    )
     setting = Setting(
         budget=budget,
         budget_text=request.text,
@@ -96,7 +104,25 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
         hardware=hardware,
         machine=machine,
     )
-    display = _display(request, console, plan)
+    return Prepared(setting=setting, begun=begun)
+
+
+def run_budget(request: RunRequest, console: Console) -> RunReply | None:
+    """Run a budget; None when a person was asked and said no.
+
+    Args:
+        request: what to run.
+        console: where progress goes.
+    """
+    prepared = prepare(request)
+    setting, begun = prepared.setting, prepared.begun
+    budget, plan, hardware = setting.budget, setting.plan, setting.hardware
+    sweep_dir, outputs, machine = setting.sweep_dir, setting.outputs, setting.machine
+    if request.ask and not begun:
+        print_plan(console, plan, hardware.throughput)
+        if console.input("\nRun it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
+            return None
+    display = display_for(request, console, quote_of(plan))
     if not begun:
         display.note(
             f"{budget.name}: {len(plan.trials)} trials in {len(plan.levels)} levels on "
@@ -104,7 +130,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
         )
     outcome = run_sweep(
         setting,
-        make_executor=lambda: _executor(budget, machine, plan.slots, sweep_dir),
+        make_executor=lambda: executor_for(budget, machine, plan.slots, sweep_dir),
         tracker=_tracker(budget, outputs, sweep_dir),
         display=display,
     )
@@ -132,7 +158,8 @@ def _tracker(budget: Budget, outputs: Path, sweep_dir: Path) -> BackgroundProjec
     return BackgroundProjection(lambda: open_projection(budget, outputs, sweep_dir))
 
 
-def _executor(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> Executor:
+def executor_for(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> Executor:
+    """What runs a budget's trials; not yet started."""
     if budget.run.executor == "inline":
         from orchestrator.executors.inline import InlineExecutor
 
@@ -148,17 +175,22 @@ def _executor(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> 
     )
 
 
-def _display(request: RunRequest, console: Console, plan: Plan) -> Display:
-    if request.quiet:
-        return SilentDisplay()
-    if not console.is_terminal:
-        return LineDisplay(console)
-    quote = Quote(
+def quote_of(plan: Plan) -> Quote:
+    """What a plan promised."""
+    return Quote(
         budget_flops=plan.budget_flops,
         flops=plan.cost_flops,
         seconds=plan.estimated_s,
         slots=plan.slots,
     )
+
+
+def display_for(request: RunRequest, console: Console, quote: Quote) -> Display:
+    """What listens: silence, lines, or a display that stays in place."""
+    if request.quiet:
+        return SilentDisplay()
+    if not console.is_terminal:
+        return LineDisplay(console)
     return LiveDisplay(console, quote)
 
 
@@ -176,6 +208,8 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         "tokenizer": state.opened["data"]["tokenizer"],
         "bytes_per_token": state.opened["data"]["bytes_per_token"],
         "fit": outcome.fit,
+        "recipe_check": state.verified,
+        "validation": state.validation,
         "report": str(outcome.report) if outcome.report else None,
         "tracker": outcome.tracker_trouble,
     }

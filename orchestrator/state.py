@@ -21,6 +21,12 @@ class EventKind(StrEnum):
     """First event: name, budget, ceiling, data digest, versions."""
     LEVEL_OPENED = "level_opened"
     """A level's centre and all its trials, before any of them starts."""
+    TRIALS_ADDED = "trials_added"
+    """Trials that no round of the design asked for, and what they are for."""
+    TRIAL_AT_RUNG = "trial_at_rung"
+    """A trial of a search was compared with the others of its size."""
+    TRIAL_PRUNED = "trial_pruned"
+    """A trial of a search was ended early: it lagged behind."""
     TRIAL_STARTED = "trial_started"
     """An attempt began."""
     TRIAL_FINISHED = "trial_finished"
@@ -33,10 +39,20 @@ class EventKind(StrEnum):
     """An attempt's worker died; the trial goes on in another one."""
     TRIAL_ABANDONED = "trial_abandoned"
     """Attempts are used up."""
+    BUDGET_EXTENDED = "budget_extended"
+    """The ceiling was raised; what was left out for want of money may be trained."""
     BUDGET_SPENT = "budget_spent"
     """Trials that no longer fit were left out."""
     TRIAL_RESET = "trial_reset"
     """A person wants a trial that ended badly to be trained anew; what it cost stays charged."""
+    RECIPE_VERIFIED = "recipe_verified"
+    """What the check of the recipe said; a recipe that failed ends the sweep."""
+    FORECAST_FROZEN = "forecast_frozen"
+    """What is expected of the predicted optimum, before it is trained."""
+    FORECAST_SCORED = "forecast_scored"
+    """The forecast beside what was measured."""
+    PRECISION_REACHED = "precision_reached"
+    """The answer is as sharp as was asked for; no further round is opened."""
     SWEEP_FITTED = "sweep_fitted"
     """The fit over everything finished so far."""
     SWEEP_INTERRUPTED = "sweep_interrupted"
@@ -76,6 +92,8 @@ class TrialStatus(StrEnum):
     """An error that no retry cures."""
     ABANDONED = "abandoned"
     """Its worker died more often than the budget retries."""
+    PRUNED = "pruned"
+    """It lagged behind the others of its search and was ended early."""
     UNAFFORDABLE = "unaffordable"
     """What is left of the budget does not pay for it."""
 
@@ -86,6 +104,7 @@ FINAL = frozenset(
         TrialStatus.DIVERGED,
         TrialStatus.FAILED,
         TrialStatus.ABANDONED,
+        TrialStatus.PRUNED,
     }
 )
 """States that nothing more follows."""
@@ -95,6 +114,19 @@ _STATUS_OF_RUN = {
     RunStatus.DIVERGED: TrialStatus.DIVERGED,
     RunStatus.FAILED: TrialStatus.FAILED,
 }
+
+
+class Purpose(StrEnum):
+    """What a trial is for."""
+
+    DESIGN = "design"
+    """A point of the design: a datum of the fit."""
+    TUNE = "tune"
+    """A step of a search for a recipe."""
+    VERIFY = "verify"
+    """A check of the recipe's learning rate."""
+    VALIDATE = "validate"
+    """A run of the predicted optimum, which scores the forecast."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +147,10 @@ class TrialState:
     """Whether its round is a level: all of its trials of equal compute."""
     why: str = ""
     """Why the design asked for it; empty when the round's reason says it all."""
+    purpose: Purpose = Purpose.DESIGN
+    """What it is for; only trials of the design enter a fit."""
+    rungs: tuple[tuple[int, float], ...] = ()
+    """Where it was compared with others: (percent of its steps, training loss)."""
     status: TrialStatus = TrialStatus.PLANNED
     """Where it stands."""
     attempts: int = 0
@@ -190,13 +226,24 @@ class SweepState:
     """Trials by identity, in the order of planning."""
     fit: dict[str, Any] | None = None
     """Summary of the latest fit."""
+    added: dict[Purpose, tuple[str, ...]] = field(default_factory=dict)
+    """Trials that no round asked for, by what they are for."""
+    verified: dict[str, Any] | None = None
+    """What the check of the recipe said; None before it."""
+    forecast: dict[str, Any] | None = None
+    """What is expected of the predicted optimum; None before it was frozen."""
+    validation: dict[str, Any] | None = None
+    """The forecast beside what was measured; None before it was scored."""
+    precise: bool = False
+    """Whether the answer was as sharp as asked for, so that the design ended early."""
     finished: bool = False
     """Whether nothing is left to do."""
 
     @property
     def charged_flops(self) -> float:
-        """Compute spent so far on trials that are over, FLOPs."""
-        return sum(trial.charged_flops for trial in self.trials.values())
+        """Compute spent so far on trials that are over, FLOPs; the search for a recipe included."""
+        before = float((self.opened or {}).get("tuning_flops", 0.0))
+        return before + sum(trial.charged_flops for trial in self.trials.values())
 
     @property
     def counts(self) -> dict[str, int]:
@@ -224,6 +271,19 @@ def _apply(state: SweepState, event: Event) -> SweepState:
             return dataclasses.replace(state, opened=data, opened_at=event.time)
         case EventKind.LEVEL_OPENED:
             return _open_level(state, data)
+        case EventKind.TRIALS_ADDED:
+            return _add(state, data)
+        case EventKind.TRIAL_AT_RUNG:
+            trial = state.trials[data["trial_id"]]
+            return _with(state, trial, rungs=(*trial.rungs, (data["percent"], data["loss"])))
+        case EventKind.TRIAL_PRUNED:
+            return _with(
+                state,
+                state.trials[data["trial_id"]],
+                status=TrialStatus.PRUNED,
+                reason="it lagged behind the others at a rung",
+                lost_steps=data["steps_executed"],
+            )
         case EventKind.TRIAL_STARTED:
             trial = state.trials[data["trial_id"]]
             return _with(
@@ -262,6 +322,20 @@ def _apply(state: SweepState, event: Event) -> SweepState:
                 reason=data["reason"],
                 lost_steps=data["steps_executed"],
             )
+        case EventKind.BUDGET_EXTENDED:
+            raised = {k: v for k, v in data.items() if k in ("budget_flops", "first_budget_flops")}
+            opened = {**(state.opened or {}), **raised}
+            return dataclasses.replace(
+                state, opened=opened, finished=False, precise=False, forecast=None, validation=None
+            )
+        case EventKind.RECIPE_VERIFIED:
+            return dataclasses.replace(state, verified=data)
+        case EventKind.FORECAST_FROZEN:
+            return dataclasses.replace(state, forecast=data)
+        case EventKind.FORECAST_SCORED:
+            return dataclasses.replace(state, validation=data)
+        case EventKind.PRECISION_REACHED:
+            return dataclasses.replace(state, precise=True)
         case EventKind.BUDGET_SPENT:
             for trial_id in data["trial_ids"]:
                 state = _with(
@@ -282,6 +356,7 @@ def _apply(state: SweepState, event: Event) -> SweepState:
                 config=trial.config,
                 even=trial.even,
                 why=trial.why,
+                purpose=trial.purpose,
                 sunk_flops=trial.charged_flops,
             )
             reset = {**state.trials, trial.trial_id: fresh}
@@ -297,19 +372,32 @@ def _apply(state: SweepState, event: Event) -> SweepState:
             return dataclasses.replace(state, finished=True)
 
 
-def _open_level(state: SweepState, data: dict[str, Any]) -> SweepState:
-    trials = [
-        TrialState(
+def _add(state: SweepState, data: dict[str, Any]) -> SweepState:
+    trials = {
+        record["trial_id"]: TrialState(
             trial_id=record["trial_id"],
-            level=data["level"],
+            level=0,
             label=record["label"],
-            flops_target=record.get("flops_target", data["flops"]),
+            flops_target=record["flops_target"],
             config=TrainConfig.from_dict(record["config"]),
-            even=data.get("even", True),
-            why=record.get("why", ""),
+            even=False,
+            purpose=Purpose(data["purpose"]),
         )
         for record in data["trials"]
-    ]
+        if record["trial_id"] not in state.trials
+    }
+    purpose = Purpose(data["purpose"])
+    ids = tuple(record["trial_id"] for record in data["trials"])
+    return dataclasses.replace(
+        state,
+        trials={**state.trials, **trials},
+        added={**state.added, purpose: (*state.added.get(purpose, ()), *ids)},
+        finished=False,
+    )
+
+
+def _open_level(state: SweepState, data: dict[str, Any]) -> SweepState:
+    trials = [_of_round(state, data, record) for record in data["trials"]]
     level = LevelState(
         level=data["level"],
         flops=data["flops"],
@@ -323,6 +411,31 @@ def _open_level(state: SweepState, data: dict[str, Any]) -> SweepState:
         levels=(*state.levels, level),
         trials={**state.trials, **{trial.trial_id: trial for trial in trials}},
         finished=False,
+    )
+
+
+def _of_round(state: SweepState, data: dict[str, Any], record: dict[str, Any]) -> TrialState:
+    """A trial of a round; one that was trained for another purpose keeps what became of it."""
+    planned = TrialState(
+        trial_id=record["trial_id"],
+        level=data["level"],
+        label=record["label"],
+        flops_target=record.get("flops_target", data["flops"]),
+        config=TrainConfig.from_dict(record["config"]),
+        even=data.get("even", True),
+        why=record.get("why", ""),
+    )
+    known = state.trials.get(planned.trial_id)
+    if known is None:
+        return planned
+    return dataclasses.replace(
+        known,
+        level=planned.level,
+        label=planned.label,
+        flops_target=planned.flops_target,
+        even=planned.even,
+        why=planned.why,
+        purpose=Purpose.DESIGN,
     )
 
 

@@ -50,6 +50,7 @@ _RUN_STATUS = {
     TrialStatus.DIVERGED: "FAILED",
     TrialStatus.FAILED: "FAILED",
     TrialStatus.ABANDONED: "KILLED",
+    TrialStatus.PRUNED: "KILLED",
 }
 _SQLITE = "sqlite:///"
 

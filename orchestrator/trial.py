@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.budget import Budget
 from orchestrator.designs.base import Point, Round
+from orchestrator.hyperparameters import (
+    FEW_STEPS,
+    batch_sequences,
+    decay,
+    peak_learning_rate,
+    warmup_share,
+)
 from orchestrator.lattice import nearest_shape
 from orchestrator.throughput import Throughput
 from orchestrator.units import format_count, format_flops
@@ -16,14 +24,10 @@ from trainer.config import OptimizerConfig, Precision, ScheduleConfig, TrainConf
 from trainer.counts import ParameterCounts
 from trainer.flops import training_flops_per_token
 from trainer.foreign import ForeignShape
-from trainer.recipe import RuleValue, batch_tokens, learning_rate
 from trainer.shapes import Shape, count_parameters
 
 if TYPE_CHECKING:
     from trainer.data.facts import DataFacts
-
-FEW_STEPS = 1000
-"""Fewer steps than this are flagged: warmup and schedule are then a visible part of the loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +120,9 @@ def plan_trial(
         scale = counts.matmul / point.params if point.keep_ratio else 1.0
         wanted_tokens = float(point.tokens or 0.0) * scale
         flops_target = wanted_tokens * per_token.total
-    sequences = _batch_sequences(budget, counts, wanted_tokens, flops_target)
+    sequences, batch_clamped = batch_sequences(
+        budget, counts, tokens=wanted_tokens, flops=flops_target
+    )
     step_tokens = sequences * shape.context
     # Rounded down: a level is a ceiling, and every trial of it stays within one step of it.
     steps = int(wanted_tokens * (1 + 1e-12) // step_tokens)
@@ -129,10 +135,14 @@ def plan_trial(
         return None
     tokens = steps * step_tokens
     flops = per_token.total * tokens
-    rate = _learning_rate(budget, counts, tokens, step_tokens, flops)
+    rate = peak_learning_rate(budget, counts, tokens=tokens, step_tokens=step_tokens, flops=flops)
+    weight_decay = decay(
+        budget, counts, tokens=tokens, step_tokens=step_tokens, flops=flops, rate=rate.value
+    )
+    warming = warmup_share(budget, counts, tokens=tokens, step_tokens=step_tokens, flops=flops)
     warmup = training.warmup_steps
     if warmup is None:
-        warmup = round(training.warmup_fraction * steps)
+        warmup = round(warming.value * steps)
     cooldown = round(training.cooldown_fraction * steps) if training.schedule == "wsd" else 0
     config = TrainConfig(
         shape=shape,
@@ -145,7 +155,7 @@ def plan_trial(
             learning_rate=rate.value,
             beta1=training.beta1,
             beta2=training.beta2,
-            weight_decay=training.weight_decay,
+            weight_decay=weight_decay.value,
             clip_norm=training.clip_norm,
         ),
         schedule=ScheduleConfig(
@@ -160,8 +170,13 @@ def plan_trial(
         remarks.append(f"only {steps} steps")
     if epochs > 1:
         remarks.append(f"{epochs:.1f} epochs")
-    if rate.clamped:
-        remarks.append("learning rate clamped")
+    clamped = {
+        "learning rate": rate.clamped,
+        "batch": batch_clamped,
+        "weight decay": weight_decay.clamped,
+        "warmup": warming.clamped and training.warmup_steps is None,
+    }
+    remarks += [f"{name} clamped" for name, is_clamped in clamped.items() if is_clamped]
     step_s = hardware.throughput.step_s(
         n_layer=shape.n_layer, flops_per_step=per_token.total * step_tokens
     )
@@ -183,25 +198,6 @@ def plan_trial(
         notes=tuple(remarks),
         why=point.reason,
     )
-
-
-def _batch_sequences(budget: Budget, counts: ParameterCounts, tokens: float, flops: float) -> int:
-    context = budget.model.context
-    asked = budget.training.batch_tokens
-    if asked != "auto":
-        return max(1, round(asked / context))
-    rule = batch_tokens("steplaw", params=counts.body, tokens=tokens, flops=flops, context=context)
-    return max(1, round(min(rule.value, tokens / (2 * FEW_STEPS)) / context))
-
-
-def _learning_rate(
-    budget: Budget, counts: ParameterCounts, tokens: int, step_tokens: int, flops: float
-) -> RuleValue:
-    asked = budget.training.learning_rate
-    if not isinstance(asked, str):
-        return RuleValue(value=asked, clamped=False, source="the budget's number")
-    params = counts.body if asked == "steplaw" else counts.matmul
-    return learning_rate(asked, params=params, tokens=tokens, batch_tokens=step_tokens, flops=flops)
 
 
 def validation_tokens(budget: Budget, facts: DataFacts) -> int:
@@ -261,4 +257,14 @@ def trial_record(trial: Trial) -> Mapping[str, Any]:
         "memory_bytes": trial.memory_bytes,
         "notes": list(trial.notes),
         **({"why": trial.why} if trial.why else {}),
+    }
+
+
+def added_record(trial: Trial) -> dict[str, Any]:
+    """A trial as the journal keeps one that no round asked for."""
+    return {
+        "trial_id": trial.trial_id,
+        "label": trial.label,
+        "flops_target": trial.flops_target,
+        "config": json.loads(trial.config.to_json()),
     }

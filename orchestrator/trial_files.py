@@ -55,3 +55,11 @@ def paid_elsewhere(outputs: Path, sweep_dir: Path, trial_id: str) -> tuple[Path,
         if result.status is RunStatus.COMPLETED and result.trial_id == trial_id:
             return source, result
     return None
+
+
+def paid_for(outputs: Path, trial_id: str) -> bool:
+    """Whether any sweep of a folder holds the completed result of a trial."""
+    paths = outputs.glob(f"*/trials/{trial_id}/result.json")
+    return any(
+        RunResult.from_json(path.read_text()).status is RunStatus.COMPLETED for path in paths
+    )

@@ -7,6 +7,7 @@ it, `tuning` a search for a recipe.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import time
@@ -19,24 +20,29 @@ from orchestrator.board import Running
 from orchestrator.display import Display
 from orchestrator.executors.base import (
     STOP_FILE,
+    AtRung,
     Blocked,
     Executor,
     Finished,
     Interrupted,
     Job,
     Lost,
+    Pruned,
+    Race,
     Started,
 )
 from orchestrator.hardware import gpus_per_trial
 from orchestrator.journal import Journal, disk_refuses
+from orchestrator.pruning import LOG_POINTS, PROTECTED
 from orchestrator.setting import Setting
-from orchestrator.state import EventKind, SweepState, TrialState, TrialStatus
+from orchestrator.state import EventKind, Purpose, SweepState, TrialState, TrialStatus
 from orchestrator.stopping import Stop
 from orchestrator.trial_files import paid_elsewhere, progress_of, steps_executed, steps_in_all
 from orchestrator.vigil import Vigil
 from trainer.config import RunOptions
 from trainer.pulse import read_pulse
 from trainer.result import RunResult
+from trainer.shapes import count_parameters
 
 POLL_S = 0.25
 """How long the loop waits for an event before it redraws."""
@@ -138,6 +144,15 @@ class TrialRunner:
                 case Blocked():
                     self._stop.ask_trials()
                     raise disk_refuses(event.reason)
+                case AtRung():
+                    self.append(
+                        EventKind.TRIAL_AT_RUNG,
+                        trial_id=event.trial_id,
+                        percent=event.percent,
+                        loss=event.loss,
+                    )
+                case Pruned():
+                    self._pruned(event.trial_id)
                 case None:
                     pass
             running = self._running()
@@ -147,7 +162,7 @@ class TrialRunner:
                 self._announce_stop(len(running))
                 if not running or time.monotonic() - self._stop.at > STOP_GRACE_S:
                     self.in_flight.clear()
-            elif isinstance(event, Finished | Lost | Interrupted):
+            elif isinstance(event, Finished | Lost | Interrupted | Pruned):
                 return
 
     def take_over(self, trial_id: str) -> bool:
@@ -205,6 +220,12 @@ class TrialRunner:
         )
         self._over(trial_id)
 
+    def _pruned(self, trial_id: str) -> None:
+        self.in_flight.pop(trial_id)
+        executed = steps_executed(self.folder(trial_id))
+        self.append(EventKind.TRIAL_PRUNED, trial_id=trial_id, steps_executed=executed)
+        self._over(trial_id)
+
     def _over(self, trial_id: str) -> None:
         self.trained += 1
         self._display.trial_over(self.state.trials[trial_id], self.state)
@@ -213,22 +234,45 @@ class TrialRunner:
         setting, run = self._setting, self._setting.budget.run
         gpus = gpus_per_trial(setting.budget, setting.machine)
         branches = self._branches(trial)
+        race = self._race(trial)
+        options = RunOptions(
+            data_dir=setting.data.folder,
+            device="cuda" if gpus > 0 else "cpu",
+            threads=max(1, int(run.cpus_per_trial)),
+            checkpoint_every_s=run.checkpoint_every,
+            prefix_dir=setting.outputs / PREFIX_FOLDER if branches else None,
+            prefix_steps=branches,
+            stalled_after_s=run.stalled_after,
+        )
+        if race is not None:
+            options = dataclasses.replace(options, log_points=LOG_POINTS, samples=False)
         return Job(
             trial_id=trial.trial_id,
             config=trial.config,
-            options=RunOptions(
-                data_dir=setting.data.folder,
-                device="cuda" if gpus > 0 else "cpu",
-                threads=max(1, int(run.cpus_per_trial)),
-                checkpoint_every_s=run.checkpoint_every,
-                prefix_dir=setting.outputs / PREFIX_FOLDER if branches else None,
-                prefix_steps=branches,
-                stalled_after_s=run.stalled_after,
-            ),
+            options=options,
             out_dir=self.folder(trial.trial_id),
             stop_file=setting.sweep_dir / STOP_FILE,
             cpus=run.cpus_per_trial,
             gpus=gpus,
+            race=race,
+        )
+
+    def _race(self, trial: TrialState) -> Race | None:
+        """The trials of its search and size, which it is compared with on its way."""
+        if trial.purpose is not Purpose.TUNE:
+            return None
+        rivals = [
+            other
+            for other in self.state.trials.values()
+            if other.purpose is Purpose.TUNE and other.config.shape == trial.config.shape
+        ]
+        earlier = [other.trial_id for other in rivals].index(trial.trial_id)
+        return Race(
+            protected=earlier < PROTECTED,
+            group=str(count_parameters(trial.config.shape).matmul),
+            earlier=tuple(
+                (other.trial_id, percent, loss) for other in rivals for percent, loss in other.rungs
+            ),
         )
 
     def _branches(self, trial: TrialState) -> tuple[int, ...]:

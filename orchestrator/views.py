@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +19,9 @@ from orchestrator.units import (
     format_duration,
     format_flops,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.plan_record import Before
 
 WIDE = 110
 """Columns of a terminal from which each trial's notes have room."""
@@ -93,12 +96,41 @@ def _print_quotation(console: Console, plan: Plan, throughput: Throughput) -> No
         f"the answer is for a run of {format_flops(plan.target_flops)} FLOPs, "
         f"{plan.target_flops / plan.levels[-1].flops:.3g} times the largest level",
     ]
+    for source in dict.fromkeys(trial.learning_rate_source for trial in plan.trials):
+        lines.append(f"learning rate: {source}")
+    if plan.aside_flops:
+        lines.append(
+            f"{format_flops(plan.aside_flops)} FLOPs are set aside for the check of the recipe and "
+            "the run of the predicted optimum"
+        )
+    if plan.tuning_flops:
+        lines.append(
+            f"{format_flops(plan.tuning_flops)} FLOPs of the budget went into finding the recipe"
+        )
     if plan.price is not None:
         lines.append(f"about {plan.price:,.2f} at the price given")
     for line in lines:
         console.print(line, highlight=False)
     for line in plan.warnings:
         console.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
+
+
+def before_lines(before: Before, trials: int) -> list[str]:
+    """What of a plan is paid for already, and what changed since the last one."""
+    lines = []
+    if before.cached:
+        lines.append(
+            f"{len(before.cached)} of {trials} trials are paid for by earlier sweeps: "
+            f"{format_flops(before.cached_flops)} FLOPs will not be charged again"
+        )
+    if before.changes:
+        lines.append("changed since the last plan of this name:")
+        lines += [f"  {line}" for line in before.changes]
+        lines += [f"  => {line}" for line in before.consequences]
+    elif before.consequences:
+        lines.append("no key changed since the last plan of this name, but the data or the speed:")
+        lines += [f"  => {line}" for line in before.consequences]
+    return lines
 
 
 def answer_lines(fit: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+from trainer.expression import parse_expression
 
 LEARNING_RATE_BOUNDS = (1e-5, 2e-2)
 """Peak learning rates outside this range were never stable or never useful for AdamW here."""
@@ -79,11 +82,38 @@ _BATCH_TOKENS: dict[str, _Rule] = {
     ),
 }
 
+_WEIGHT_DECAYS: dict[str, Callable[[float, _Size], float]] = {
+    # The averaging horizon of AdamW in passes over the data, tau = B / (rate * decay * D), is best
+    # at 1.084 (D/N)^-0.527.
+    "powerlines": lambda rate, s: (
+        s.batch_tokens * (s.tokens / s.params) ** 0.527 / (1.084 * rate * s.tokens)
+    ),
+}
+_POWERLINES = "powerlines: B (D/N)^0.527 / (1.084 rate D), Bergsma et al. 2025, arXiv 2505.13738"
+
+_WARMUPS: dict[str, Callable[[_Size], float]] = {"porian": lambda s: s.params / s.tokens}
+_PORIAN_WARMUP = "porian: N tokens, Porian et al. 2024, arXiv 2406.19146"
+
 LEARNING_RATE_RULES: tuple[str, ...] = tuple(_LEARNING_RATES)
 """Names that `learning_rate` knows."""
 
 BATCH_RULES: tuple[str, ...] = tuple(_BATCH_TOKENS)
 """Names that `batch_tokens` knows."""
+
+WEIGHT_DECAY_RULES: tuple[str, ...] = tuple(_WEIGHT_DECAYS)
+"""Names that `weight_decay` knows."""
+
+WARMUP_RULES: tuple[str, ...] = tuple(_WARMUPS)
+"""Names that `warmup_fraction` knows."""
+
+WEIGHT_DECAY_BOUNDS = (0.0, 1.0)
+"""Decay outside this range is held at its bound."""
+
+WARMUP_BOUNDS = (0.0, 0.5)
+"""Share of a run that a rule may spend warming up."""
+
+EXPRESSION_RATE_BOUNDS = (1e-7, 1.0)
+"""Learning rates that a person's own expression may give."""
 
 
 def learning_rate(
@@ -122,6 +152,79 @@ def batch_tokens(
     """
     size = _Size(params=params, tokens=tokens, batch_tokens=float(context), flops=flops)
     return _apply(rule, _BATCH_TOKENS, size, (float(context), max(float(context), tokens)))
+
+
+def weight_decay(
+    rule: str,
+    *,
+    params: float,
+    tokens: float,
+    batch_tokens: float,
+    flops: float,
+    learning_rate: float,
+) -> RuleValue:
+    """Decoupled weight decay by a named rule; arguments as of `learning_rate`.
+
+    Args:
+        rule: one of `WEIGHT_DECAY_RULES`.
+        params: N, scalars.
+        tokens: training tokens D.
+        batch_tokens: tokens per step.
+        flops: training FLOPs C.
+        learning_rate: the run's peak learning rate.
+
+    Raises:
+        ValueError: for an unknown rule or a size that is not positive.
+    """
+    size = _Size(params=params, tokens=tokens, batch_tokens=batch_tokens, flops=flops)
+    rules = {
+        name: _Rule(formula=partial(formula, learning_rate), source=_POWERLINES)
+        for name, formula in _WEIGHT_DECAYS.items()
+    }
+    return _apply(rule, rules, size, WEIGHT_DECAY_BOUNDS)
+
+
+def warmup_fraction(
+    rule: str, *, params: float, tokens: float, batch_tokens: float, flops: float
+) -> RuleValue:
+    """Share of the steps spent warming up by a named rule; arguments as of `learning_rate`.
+
+    Raises:
+        ValueError: for an unknown rule or a size that is not positive.
+    """
+    size = _Size(params=params, tokens=tokens, batch_tokens=batch_tokens, flops=flops)
+    rules = {name: _Rule(formula=f, source=_PORIAN_WARMUP) for name, f in _WARMUPS.items()}
+    return _apply(rule, rules, size, WARMUP_BOUNDS)
+
+
+def own_rule(
+    text: str,
+    *,
+    params: float,
+    tokens: float,
+    batch_tokens: float | None,
+    flops: float,
+    bounds: tuple[float, float],
+) -> RuleValue:
+    """The value of a person's own expression at a run's size, held within bounds.
+
+    Args:
+        text: arithmetic of N, D, B and C (`trainer.expression`).
+        params: N, matmul parameters.
+        tokens: training tokens D.
+        batch_tokens: tokens per step B; None where it is what the expression gives.
+        flops: training FLOPs C.
+        bounds: least and greatest value.
+
+    Raises:
+        ExpressionError: when it is not arithmetic, or has no value there.
+    """
+    sizes = {"N": params, "D": tokens, "C": flops}
+    if batch_tokens is not None:
+        sizes["B"] = batch_tokens
+    raw = parse_expression(text, variables=tuple(sizes))(**sizes)
+    value = min(max(raw, bounds[0]), bounds[1])
+    return RuleValue(value=value, clamped=value != raw, source=text)
 
 
 def _apply(

@@ -319,6 +319,8 @@ def _setting_table(evidence: Evidence) -> Table:
     pairs = [
         ("Started", sweep.started),
         ("Models", sweep.family),
+        ("Recipe", sweep.recipe),
+        ("Forecast", sweep.forecast),
         ("Corpus", sweep.corpus),
         ("Tokenizer", sweep.tokenizer),
         ("Bytes per token", per_token),

@@ -101,7 +101,22 @@ class Adaptive:
     learns = True
     rounds: int | None = None
 
-    def __init__(self, design: AdaptiveDesign, ground: Ground) -> None:
+    def __init__(
+        self,
+        design: AdaptiveDesign,
+        ground: Ground,
+        *,
+        after: int | None = None,
+        dearest: float | None = None,
+    ) -> None:
+        """Bind the design.
+
+        Args:
+            design: its settings.
+            ground: what can be trained, and with how much.
+            after: rounds of another design that stand for the backbone; None: its own.
+            dearest: most compute of one run, FLOPs; None: by the settings.
+        """
         self._design = design
         self._ground = ground
         self._backbone = isoflop.Isoflop(
@@ -114,18 +129,19 @@ class Adaptive:
             ),
             _share(ground, design.backbone),
         )
-        self.dearest = max(design.dearest * ground.spendable, self._backbone.levels[-1])
+        self._first = len(self._backbone.levels) if after is None else after
+        self.dearest = dearest or max(design.dearest * ground.spendable, self._backbone.levels[-1])
         """Most compute of one run, FLOPs."""
         self.target = ground.target_flops or 10 * self.dearest
         """Compute that the answer is for, FLOPs."""
 
     def lag(self, number: int) -> int:
         """Levels, and the first batch, wait for everything; later batches for all but the last."""
-        return 0 if number <= len(self._backbone.levels) + 1 else 1
+        return 0 if number <= self._first + 1 else 1
 
     def propose(self, progress: Progress) -> Round | None:
         """The next level of the backbone, or the next batch."""
-        if progress.rounds < len(self._backbone.levels):
+        if progress.rounds < self._first:
             return self._backbone.propose(progress)
         number = progress.rounds + 1
         left = self._ground.spendable - progress.committed_flops
@@ -135,7 +151,7 @@ class Adaptive:
         affordable = candidates.take(candidates.price <= left)
         if not len(affordable.N):
             return None
-        batch = number - len(self._backbone.levels)
+        batch = number - self._first
         points = self._batch(batch, left, belief, affordable, progress)
         return Round(
             number=number,
@@ -158,7 +174,7 @@ class Adaptive:
                 noise_sd=noise if math.isfinite(fit.noise_sd) else DEFAULT_NOISE_SD,
                 source=f"the law fitted to {len(progress.measurements)} runs",
             )
-        highest = [m for m in progress.measurements if m.level <= len(self._backbone.levels)]
+        highest = [m for m in progress.measurements if m.level <= self._first]
         middle = isoflop.centre(self._backbone.design, highest)
         return Belief(
             surface=prior_law(self._backbone.levels[-1], middle.tokens_per_parameter),

@@ -14,6 +14,18 @@ STOP_FILE = "stop"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Race:
+    """Trials of one group are compared at rungs, and those that lag behind are ended early."""
+
+    group: str
+    """Only trials of one group are compared: losses of different sizes are not."""
+    earlier: tuple[tuple[str, int, float], ...] = ()
+    """What is known already: (trial, rung in percent of the steps, training loss)."""
+    protected: bool = False
+    """Whether it runs to its end all the same; the others are compared with it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One trial, ready to be run anywhere."""
 
@@ -31,6 +43,8 @@ class Job:
     """CPU cores it occupies."""
     gpus: float
     """GPUs it occupies, fractions allowed."""
+    race: Race | None = None
+    """With whom it is compared on the way; None: it runs to its end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,14 +93,34 @@ class Blocked:
     """The path, and how many bytes it needed."""
 
 
-ExecutorEvent = Started | Finished | Lost | Interrupted | Blocked
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AtRung:
+    """A trial passed a rung of its race."""
+
+    trial_id: str
+    """Which trial."""
+    percent: int
+    """The rung, percent of the steps."""
+    loss: float
+    """Its training loss there, nats per token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pruned:
+    """A trial was ended at a rung, because it lagged behind."""
+
+    trial_id: str
+    """Which trial."""
+
+
+ExecutorEvent = Started | Finished | Lost | Interrupted | Blocked | AtRung | Pruned
 
 
 class Executor(Protocol):
     """Runs jobs and tells what becomes of them. A context manager: leaving it ends every worker.
 
-    Every job submitted yields any number of `Started`, and then exactly one of `Finished`, `Lost`,
-    `Interrupted` or `Blocked`; a lost job may be submitted again.
+    Every job submitted yields any number of `Started` and `AtRung`, and then exactly one of
+    `Finished`, `Lost`, `Interrupted`, `Blocked` or `Pruned`; a lost job may be submitted again.
     """
 
     def __enter__(self) -> Executor:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 
-from orchestrator.executors.base import ExecutorEvent, Job, Started
+from orchestrator.executors.base import AtRung, ExecutorEvent, Job, Pruned, Started
 from orchestrator.executors.worker import run_job
+from orchestrator.pruning import goes_on
+
+
+class _Behind(BaseException):
+    """Ends a trial at a rung; no `Exception`, which would be the trial's own failure."""
 
 
 class InlineExecutor:
@@ -14,6 +19,8 @@ class InlineExecutor:
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
         self._started: Job | None = None
+        self._events: deque[ExecutorEvent] = deque()
+        self._rungs: defaultdict[tuple[str, int], dict[str, float]] = defaultdict(dict)
 
     def __enter__(self) -> InlineExecutor:
         """Nothing to start."""
@@ -31,10 +38,30 @@ class InlineExecutor:
 
     def next_event(self, timeout_s: float) -> ExecutorEvent | None:
         """Announce the next job; at the next call run it to its end."""
+        if self._events:
+            return self._events.popleft()
         if self._started is not None:
             job, self._started = self._started, None
-            return run_job(job)
+            self._events.append(self._run(job))
+            return self._events.popleft()
         if not self._jobs:
             return None
         self._started = self._jobs.popleft()
         return Started(trial_id=self._started.trial_id)
+
+    def _run(self, job: Job) -> ExecutorEvent:
+        try:
+            return run_job(job, at_rung=lambda percent, loss: self._compare(job, percent, loss))
+        except _Behind:
+            return Pruned(trial_id=job.trial_id)
+
+    def _compare(self, job: Job, percent: int, loss: float) -> None:
+        assert job.race is not None
+        for trial_id, rung, earlier in job.race.earlier:
+            self._rungs[job.race.group, rung].setdefault(trial_id, earlier)
+        there = self._rungs[job.race.group, percent]
+        before = [value for trial_id, value in there.items() if trial_id != job.trial_id]
+        there[job.trial_id] = loss
+        self._events.append(AtRung(trial_id=job.trial_id, percent=percent, loss=loss))
+        if not job.race.protected and not goes_on(loss, before):
+            raise _Behind

@@ -20,15 +20,18 @@ from typing import Any
 
 from orchestrator.errors import EnvironmentUnusable, Fault
 from orchestrator.executors.base import (
+    AtRung,
     Blocked,
     ExecutorEvent,
     Finished,
     Interrupted,
     Job,
     Lost,
+    Pruned,
     Started,
 )
 from orchestrator.executors.worker import run_job
+from orchestrator.pruning import FACTOR, RUNGS
 
 # Read by Ray at import. Loopback only: without the multi-node switch a private Ray takes 127.0.0.1
 # as its address, and its servers then bind to it alone (measured with 2.60: no other socket).
@@ -223,6 +226,7 @@ class RayTuneExecutor:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=_job_feed(self._jobs),
+                scheduler=_races(),
                 num_samples=-1,
                 max_concurrent_trials=self._slots,
                 reuse_actors=True,
@@ -258,10 +262,14 @@ def _knock(address: str) -> None:
 
 
 def _run_in_worker(config: dict[str, Any]) -> None:
-    """The Tune trainable: one job, reported once."""
+    """The Tune trainable: one job, reported at the rungs of its race and at its end."""
     from ray import tune
 
-    outcome = run_job(config["job"])
+    def at_rung(percent: int, loss: float) -> None:
+        # Tune ends the thread here (SystemExit) when its scheduler says so.
+        tune.report({"objective": 0.0, "percent": percent, "loss": loss})
+
+    outcome = run_job(config["job"], at_rung=at_rung)
     result = outcome.result.to_json() if isinstance(outcome, Finished) else None
     blocked = outcome.reason if isinstance(outcome, Blocked) else None
     tune.report({"objective": 0.0, "result": result, "blocked": blocked})
@@ -300,6 +308,80 @@ def _job_feed(jobs: queue.SimpleQueue[Job | None]) -> Any:
     return JobFeed(jobs)
 
 
+def _races() -> Any:
+    """A Tune scheduler that gives every race an `ASHAScheduler` of its own.
+
+    It knows trials by our identity, so that one whose worker died is not compared with itself, and
+    what happened before a restart is told to it first.
+    """
+    from types import SimpleNamespace
+
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+    class Races(FIFOScheduler):
+        def __init__(self) -> None:
+            super().__init__()
+            self._groups: dict[str, ASHAScheduler] = {}
+            self._known: set[tuple[str, str, int]] = set()
+
+        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+            race = trial.config["job"].race
+            if race is None:
+                return
+            asha = self._groups.setdefault(
+                race.group,
+                ASHAScheduler(
+                    time_attr="percent",
+                    metric="loss",
+                    mode="min",
+                    max_t=100,
+                    grace_period=RUNGS[0],
+                    reduction_factor=FACTOR,
+                ),
+            )
+            for trial_id, percent, loss in race.earlier:
+                self._told(tune_controller, asha, race.group, trial_id, percent, loss)
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+            job = trial.config["job"]
+            if job.race is None or "percent" not in result:
+                return str(TrialScheduler.CONTINUE)
+            asha = self._groups[job.race.group]
+            decision = self._told(
+                tune_controller,
+                asha,
+                job.race.group,
+                job.trial_id,
+                result["percent"],
+                result["loss"],
+            )
+            return str(TrialScheduler.CONTINUE) if job.race.protected else decision
+
+        def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+            pass
+
+        def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+            pass
+
+        def _told(
+            self,
+            controller: Any,
+            asha: Any,
+            group: str,
+            trial_id: str,
+            percent: int,
+            loss: float,
+        ) -> str:
+            if (group, trial_id, percent) in self._known:
+                return str(TrialScheduler.CONTINUE)
+            self._known.add((group, trial_id, percent))
+            known = SimpleNamespace(trial_id=trial_id)
+            asha.on_trial_add(controller, known)
+            return str(asha.on_trial_result(controller, known, {"percent": percent, "loss": loss}))
+
+    return Races()
+
+
 def _event_callback(events: queue.SimpleQueue[ExecutorEvent], placed: dict[str, Any]) -> Any:
     """A Tune callback that turns what happens to trials into executor events.
 
@@ -322,10 +404,24 @@ def _event_callback(events: queue.SimpleQueue[ExecutorEvent], placed: dict[str, 
             placed[trial.config["job"].trial_id] = trial
             self._sink.put(Started(trial_id=trial.config["job"].trial_id))
 
+        def on_trial_result(
+            self, iteration: int, trials: list, trial: Any, result: dict, **_: Any
+        ) -> None:
+            if "percent" in result:
+                self._sink.put(
+                    AtRung(
+                        trial_id=trial.config["job"].trial_id,
+                        percent=result["percent"],
+                        loss=result["loss"],
+                    )
+                )
+
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
             trial_id = trial.config["job"].trial_id
             report = trial.last_result or {}
-            if "result" not in report:
+            if "percent" in report:
+                self._sink.put(Pruned(trial_id=trial_id))
+            elif "result" not in report:
                 # Tune calls a trial that never reported a success; it is not one.
                 self._sink.put(Lost(trial_id=trial_id, reason="its worker ended without a report"))
             elif report["blocked"] is not None:

@@ -9,24 +9,36 @@ from pathlib import Path
 
 from orchestrator.executors.base import Blocked, Finished, Interrupted, Job
 from orchestrator.journal import DISK_REFUSES
-from trainer.result import RunResult, RunStatus
+from orchestrator.pruning import LOG_POINTS, RUNGS
+from trainer.result import Progress, RunResult, RunStatus
 
 STOP_POLL_S = 0.5
 """How often a running trial looks for the stop file, seconds."""
 
 
-def run_job(job: Job) -> Finished | Interrupted | Blocked:
+def run_job(
+    job: Job, *, at_rung: Callable[[int, float], None] | None = None
+) -> Finished | Interrupted | Blocked:
     """Run a job to its end.
 
     An error of the trial itself is part of its record: the sweep goes on without it, and trying
     again would only repeat it. The death of the process is the one end that leaves no record.
+
+    Args:
+        job: what to run.
+        at_rung: told the rung and the training loss when a trial in a race passes one; it ends the
+            trial by raising what is no `Exception`.
     """
     # Imported here: the driver, which never trains, must not pay for torch.
     from trainer import run
 
     try:
         result = run.run_trial(
-            job.config, job.options, job.out_dir, should_stop=_stop_when_asked(job.stop_file)
+            job.config,
+            job.options,
+            job.out_dir,
+            on_progress=_rung_reporter(at_rung) if job.race and at_rung else None,
+            should_stop=_stop_when_asked(job.stop_file),
         )
     except run.Interrupted:
         return Interrupted(trial_id=job.trial_id)
@@ -40,6 +52,19 @@ def run_job(job: Job) -> Finished | Interrupted | Blocked:
         message = f"{type(error).__name__}: {error}"
         result = RunResult(trial_id=job.trial_id, status=RunStatus.FAILED, message=message)
     return Finished(trial_id=job.trial_id, result=result)
+
+
+def _rung_reporter(at_rung: Callable[[int, float], None]) -> Callable[[Progress], None]:
+    """Tells each rung at the logged point that passes it, unless that was in an earlier life."""
+    interval = 100 / LOG_POINTS
+
+    def on_progress(progress: Progress) -> None:
+        percent = 100 * progress.step / progress.steps
+        for rung in RUNGS:
+            if rung <= percent < rung + interval:
+                at_rung(rung, progress.loss)
+
+    return on_progress
 
 
 def _stop_when_asked(stop_file: Path) -> Callable[[], bool]:

@@ -12,9 +12,21 @@ import psutil
 import pytest
 
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.executors.base import ExecutorEvent, Finished, Interrupted, Job, Lost, Started
+from orchestrator.executors.base import (
+    AtRung,
+    ExecutorEvent,
+    Finished,
+    Interrupted,
+    Job,
+    Lost,
+    Pruned,
+    Race,
+    Started,
+)
+from orchestrator.executors.inline import InlineExecutor
 from orchestrator.executors.ray_tune import RayTuneExecutor
 from orchestrator.executors.worker import run_job
+from orchestrator.trial_files import steps_executed
 from trainer.config import OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
 from trainer.data.shards import TokenData, prepare
 from trainer.data.source import DataSource
@@ -62,7 +74,7 @@ def job(data_dir: Path, folder: Path, *, steps: int, seed: int = 0) -> Job:
 def events_of(executor: RayTuneExecutor, jobs: int) -> list[ExecutorEvent]:
     """Events until `jobs` jobs have ended."""
     events: list[ExecutorEvent] = []
-    while sum(not isinstance(event, Started) for event in events) < jobs:
+    while sum(not isinstance(event, Started | AtRung) for event in events) < jobs:
         event = executor.next_event(60)
         assert event is not None, "nothing happened for a minute"
         events.append(event)
@@ -139,6 +151,42 @@ def test_a_stop_file_interrupts_running_trials(
     wait_for_steps(long.out_dir)
     long.stop_file.touch()
     assert isinstance(events_of(executor, 1)[-1], Interrupted)
+
+
+def test_a_trial_that_lags_behind_its_race_is_ended_at_a_rung_and_its_worker_goes_on(
+    executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
+) -> None:
+    def raced(rate: float, race: Race) -> Job:
+        plain = job(data_dir, tmp_path, steps=400, seed=7)
+        config = dataclasses.replace(plain.config, optimizer=OptimizerConfig(learning_rate=rate))
+        options = dataclasses.replace(plain.options, log_points=20, samples=False)
+        return dataclasses.replace(
+            plain,
+            trial_id=config.trial_id,
+            config=config,
+            options=options,
+            out_dir=tmp_path / config.trial_id,
+            race=race,
+        )
+
+    good = raced(0.01, Race(group="a", protected=True))
+    executor.submit(good)
+    first = events_of(executor, 1)
+    assert [type(event) for event in first] == [Started, AtRung, AtRung, Finished]
+    earlier = tuple((e.trial_id, e.percent, e.loss) for e in first if isinstance(e, AtRung))
+    assert [percent for _, percent, _ in earlier] == [25, 50]
+    hopeless = raced(1e-7, Race(group="a", earlier=earlier))
+    executor.submit(hopeless)
+    assert [type(event) for event in events_of(executor, 1)] == [Started, AtRung, Pruned]
+    assert steps_executed(hopeless.out_dir) == 100
+    alone = raced(1e-6, Race(group="b"))
+    executor.submit(alone)
+    assert isinstance(events_of(executor, 1)[-1], Finished)
+    inline = InlineExecutor()
+    again = dataclasses.replace(hopeless, out_dir=tmp_path / "inline")
+    inline.submit(again)
+    events = [inline.next_event(1) for _ in range(3)]
+    assert [type(event) for event in events] == [Started, AtRung, Pruned]
 
 
 def test_a_request_that_the_cluster_cannot_meet_is_refused_before_it_is_made(

@@ -1,0 +1,44 @@
+"""A plan against what was there before: what changed it, what is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.plan_record import compare, keep
+from orchestrator.setting import Setting
+from trainer.result import RunResult, RunStatus
+
+
+def test_a_plan_says_which_key_changed_and_what_that_does(
+    make_setting: Callable[..., Setting],
+) -> None:
+    first = make_setting()
+    assert compare(first.outputs, first.budget, first.plan).changes == ()
+    keep(first.outputs, first.budget, first.plan)
+    same = compare(first.outputs, first.budget, first.plan)
+    assert (same.changes, same.consequences) == ((), ())
+    second = make_setting(first.budget_text.replace("sizes: 5", "sizes: 6"))
+    changed = compare(second.outputs, second.budget, second.plan)
+    assert changed.changes == ("design.sizes: 5 -> 6",)
+    assert "trials: 15 -> 18" in changed.consequences
+    assert any("of the 15 runs planned before are kept" in line for line in changed.consequences)
+
+
+def test_a_plan_counts_the_runs_that_any_sweep_has_paid_for(
+    make_setting: Callable[..., Setting],
+) -> None:
+    setting = make_setting()
+    trials = setting.plan.trials
+
+    def store(trial_id: str, status: RunStatus) -> None:
+        folder: Path = setting.outputs / "other" / "trials" / trial_id
+        folder.mkdir(parents=True)
+        result = RunResult(trial_id=trial_id, status=status)
+        (folder / "result.json").write_text(result.to_json())
+
+    store(trials[0].trial_id, RunStatus.COMPLETED)
+    store(trials[1].trial_id, RunStatus.DIVERGED)
+    before = compare(setting.outputs, setting.budget, setting.plan)
+    assert before.to_dict()["cached"] == [trials[0].trial_id]
+    assert before.cached_flops == trials[0].cost_flops
