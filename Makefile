@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check format layers bench-orchestrator bench-trainer bench-analysis validation docs walk clean
+.PHONY: help setup quickstart test check format layers faults faults-mutants bench-orchestrator bench-trainer bench-analysis validation docs walk clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -26,6 +26,14 @@ quickstart: setup  ## train about 15 small models and print the answer (6 minute
 
 test: setup  ## run the whole test suite
 	@$(BIN)/python -m pytest -q
+
+faults: setup  ## the fault matrix whole: kills, signals, full disks, dead trackers (an hour); writes docs/guarantees.md
+	@mkdir -p build && rm -f build/faults.json
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults --full-matrix --account build/faults.json || true
+	@PYTHONPATH=tests $(BIN)/python -m faults.guarantees build/faults.json --write docs/guarantees.md
+
+faults-mutants: setup  ## take away what guards the promises, one at a time: a row must fail (2 minutes)
+	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.mutants
 
 check: setup format-check layers  ## format, lint, types, layer contracts
 	@$(BIN)/ruff check .

@@ -332,14 +332,28 @@ class _Sweep:
         if not self._answer.interim and self._setting.budget.target.precision is None:
             return
         over = {n for n in self._unfitted if self._is_over(self._state.levels[n - 1])}
-        if not over or self._stop.asked:
+        if not over or self._stop.asked or not self._has_ended_trials:
             return
         self._unfitted -= over
         fit = fit_losses(self._state, resamples=self._answer.resamples)
         self._append(EventKind.SWEEP_FITTED, **_summary(fit))
 
+    @property
+    def _has_ended_trials(self) -> bool:
+        """Whether the loss table has a row."""
+        return any(self._state.is_final(trial_id) for trial_id in self._state.trials)
+
     def _finish(self) -> Outcome:
         setting = self._setting
+        if not self._has_ended_trials:
+            # The budget went into attempts that all died: there is nothing to fit yet.
+            return Outcome(
+                exit_code=Exit.BUDGET_SPENT,
+                state=self._state,
+                fit=None,
+                report=None,
+                trained=self._runner.trained,
+            )
         self._display.note("Fitting and writing the report ...")
         fit = fit_losses(self._state, resamples=self._answer.resamples)
         self._append(EventKind.SWEEP_FITTED, **_summary(fit))

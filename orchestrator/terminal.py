@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +18,18 @@ from orchestrator.errors import BadInput, Fault, nearest
 if TYPE_CHECKING:
     from orchestrator.budget import Budget
 
-out = Console(file=sys.stdout, highlight=False)
-err = Console(file=sys.stderr, highlight=False)
+
+class _Listened(Console):
+    """A console that falls silent when whoever read it is gone; what is done goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on: rich itself would end the process."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+out = _Listened(file=sys.stdout, highlight=False)
+err = _Listened(file=sys.stderr, highlight=False)
 
 BudgetFile = Annotated[Path, typer.Argument(help="The budget file.", metavar="BUDGET.YAML")]
 SweepName = Annotated[

@@ -4,8 +4,8 @@ A process that is stopped, waits for data or holds the interpreter looks alive f
 running trial leaves a sign whenever its step has moved, and says with it how long it may be silent
 at most. Whoever watches needs no clock in common with it: a pulse is new when its content is.
 
-Silence also makes the process write where every thread of it stands to `stacks.txt`: a timer of
-the interpreter's own does it, so that even a thread that never lets go of the interpreter is seen.
+Silence also makes the process write where every thread of it stands to `stacks-<attempt>.txt`: a
+timer of the interpreter itself does it, so that even a thread that never lets go of it is seen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from trainer.durable import write_atomically
 
 PULSE = "pulse.json"
-STACKS = "stacks.txt"
+STACKS = "stacks-{attempt}.txt"
 EVERY_S = 1.0
 """Least time between two signs, seconds."""
 MEDIANS = 20.0
@@ -59,7 +59,8 @@ class Heart:
         self._beats = 0
         self._last = self._last_step = time.monotonic()
         self._durations: deque[float] = deque(maxlen=_REMEMBERED)
-        self._stacks = (folder / STACKS).open("w") if patience_s > 0 else None
+        self._path = folder / STACKS.format(attempt=attempt)
+        self._stacks = self._path.open("w") if patience_s > 0 else None
         self._write(0, self._patience_s)
 
     def step(self, number: int) -> None:
@@ -86,9 +87,8 @@ class Heart:
             return
         faulthandler.cancel_dump_traceback_later()
         self._stacks.close()
-        path = self._folder / STACKS
-        if not path.stat().st_size:
-            path.unlink()
+        if not self._path.stat().st_size:
+            self._path.unlink()
 
     def _write(self, step: int, silence_s: float) -> None:
         if self._stacks is None:

@@ -27,17 +27,17 @@ def test_a_heart_announces_itself_at_once_and_work_without_signs_by_what_steps_t
 def test_silence_writes_where_every_thread_stands(tmp_path: Path) -> None:
     heart = Heart(tmp_path, attempt=1, patience_s=0.01)
     deadline = time.monotonic() + 60
-    while not (tmp_path / STACKS).read_text().count("most recent call first"):
+    while not (tmp_path / STACKS.format(attempt=1)).read_text().count("most recent call first"):
         assert time.monotonic() < deadline
     heart.close()
-    assert "test_silence_writes_where" in (tmp_path / STACKS).read_text()
+    assert "test_silence_writes_where" in (tmp_path / STACKS.format(attempt=1)).read_text()
 
 
 def test_a_run_that_never_stood_still_leaves_no_stacks(tmp_path: Path) -> None:
     heart = Heart(tmp_path, attempt=1, patience_s=600.0)
     heart.step(1)
     heart.close()
-    assert not (tmp_path / STACKS).exists()
+    assert not (tmp_path / STACKS.format(attempt=1)).exists()
 
 
 def test_without_patience_nothing_is_written(tmp_path: Path) -> None:
