@@ -297,6 +297,30 @@ ROWS = (
         fault="a sweep interrupted under an earlier release",
         outcome="goes on; no trial is paid twice",
     ),
+    Row(
+        id="fuzz-budget",
+        promises="P9",
+        fault="budget files with pieces cut, doubled, or replaced by nasty ones (hypothesis)",
+        outcome="an answer or an error with its code; never a traceback",
+        quick=300,
+        full=10_000,
+    ),
+    Row(
+        id="fuzz-table",
+        promises="P9",
+        fault="loss tables with pieces cut, doubled, or replaced by nasty ones (hypothesis)",
+        outcome="an answer or an error with its code; never a traceback",
+        quick=300,
+        full=10_000,
+    ),
+    Row(
+        id="fuzz-journal",
+        promises="P9",
+        fault="journals with pieces cut, doubled, or replaced by nasty ones (hypothesis)",
+        outcome="an answer or an error with its code; never a traceback",
+        quick=300,
+        full=10_000,
+    ),
 )
 BY_ID = {row.id: row for row in ROWS}
 
