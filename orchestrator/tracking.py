@@ -228,14 +228,14 @@ class Projection:
         if self._parent_id is None:
             assert state.opened is not None
             sweep_id, name = state.opened["sweep_id"], state.opened["name"]
-            self._parent_id = self._find(f"tags.`sweep.id` = '{sweep_id}'")
-            if self._parent_id is None:
-                tags = {"sweep.id": sweep_id, "sweep.name": name, "mlflow.runName": name}
-                run = self._client.create_run(
-                    self._experiment_id, start_time=int(state.opened_at * 1000), tags=tags
-                )
-                self._parent_id = str(run.info.run_id)
-                self._log_params(self._parent_id, _flat(state.opened["science"]))
+            tags = {"sweep.id": sweep_id, "sweep.name": name, "mlflow.runName": name}
+            run = self._find_or_create(
+                f"tags.`sweep.id` = '{sweep_id}'", tags, start_ms=int(state.opened_at * 1000)
+            )
+            parent_id = str(run.info.run_id)
+            if not run.data.params:
+                self._log_params(parent_id, _flat(state.opened["science"]))
+            self._parent_id = parent_id
         return self._parent_id
 
     def _sync_trial(self, parent: str, state: SweepState, trial: TrialState) -> None:
@@ -249,24 +249,24 @@ class Projection:
             self._close_child(child, state, trial)
 
     def _open_child(self, parent: str, state: SweepState, trial: TrialState) -> _Child:
-        run_id = self._find(
+        query = (
             f"tags.`sweep.trial_id` = '{trial.trial_id}' and tags.`mlflow.parentRunId` = '{parent}'"
         )
-        if run_id is not None:
-            return _Child(run_id, step=self._last_step(run_id), closed=self._is_over(run_id))
         tags = {
             "mlflow.parentRunId": parent,
             "mlflow.runName": trial.label,
             "sweep.trial_id": trial.trial_id,
             "sweep.level": str(trial.level),
         }
-        run = self._client.create_run(
-            self._experiment_id, start_time=self._started_ms(state, trial), tags=tags
-        )
+        run = self._find_or_create(query, tags, start_ms=self._started_ms(state, trial))
         run_id = str(run.info.run_id)
-        self._log_params(run_id, _flat(json.loads(trial.config.to_json())))
-        self._log_dataset(run_id, state)
-        return _Child(run_id, step=-1, closed=False)
+        # The data set is logged last: where it is missing, so may be what comes before it.
+        if run.inputs is None or not run.inputs.dataset_inputs:
+            self._log_params(run_id, _flat(json.loads(trial.config.to_json())))
+            self._log_dataset(run_id, state)
+        # The last step again: a batch may have ended within it, and nothing is stored twice.
+        last = self._last_step(run_id) - 1
+        return _Child(run_id, step=last, closed=run.info.status != "RUNNING")
 
     def _close_child(self, child: _Child, state: SweepState, trial: TrialState) -> None:
         assert state.opened is not None
@@ -346,18 +346,34 @@ class Projection:
         tag = InputTag("mlflow.data.context", "training")
         self._client.log_inputs(run_id, datasets=[DatasetInput(dataset, [tag])])
 
-    def _find(self, query: str) -> str | None:
-        runs = self._client.search_runs([self._experiment_id], query, max_results=1)
-        return str(runs[0].info.run_id) if runs else None
+    def _find_or_create(self, query: str, tags: dict[str, str], *, start_ms: int) -> Any:
+        """The one run that a query means.
+
+        When the reply of a create is lost, MLflow's client asks again, and the store holds twins.
+        So what was created is looked for once more.
+        """
+        found = self._find(query)
+        if found is not None:
+            return found
+        run = self._client.create_run(self._experiment_id, start_time=start_ms, tags=tags)
+        return self._find(query) or run
+
+    def _find(self, query: str) -> Any:
+        """The run of a query or None; its empty twins are deleted."""
+        runs = self._client.search_runs([self._experiment_id], query, max_results=100)
+        if not runs:
+            return None
+        kept = max(runs, key=lambda run: (len(run.data.metrics), run.info.run_id))
+        for twin in runs:
+            if twin is not kept and not twin.data.metrics:
+                self._client.delete_run(twin.info.run_id)
+        return kept
 
     def _last_step(self, run_id: str) -> int:
         history = self._client.get_metric_history(run_id, "train/loss")
         last = max((item.step for item in history), default=-1)
         evaluated = self._client.get_metric_history(run_id, "validation/loss")
         return max((item.step + 1 for item in evaluated), default=last)
-
-    def _is_over(self, run_id: str) -> bool:
-        return self._client.get_run(run_id).info.status != "RUNNING"
 
     def _started_ms(self, state: SweepState, trial: TrialState) -> int:
         lines = metric_lines(self._sweep_dir, trial.trial_id)

@@ -12,9 +12,9 @@ import psutil
 
 def main() -> int:
     """Start Ray, say who is in it, and wait to be ended."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray
 
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.init(
         num_cpus=1,
         include_dashboard=False,

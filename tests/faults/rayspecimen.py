@@ -19,7 +19,7 @@ class RaySweep:
         self.place, self.outputs = place, outputs
         place.budget(executor="ray", retries=60, run=run or "stalled_after: 60s")
         (place.folder / "t").mkdir(exist_ok=True)
-        env = {"TMPDIR": str(place.folder / "t")}
+        env = {"TMPDIR": str(place.folder / "t"), "RAY_TMPDIR": str(place.folder)}
         if inject:
             here = str(Path(__file__).parent / "inject")
             paths = os.pathsep.join((here, str(SOURCE), str(SOURCE / "tests")))

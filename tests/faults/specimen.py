@@ -298,14 +298,17 @@ def mlflow_runs(database: Path, sweep_id: str) -> list[dict[str, Any]]:
         parents = {
             run
             for (run,) in connection.execute(
-                "select run_uuid from tags where key = 'sweep.id' and value = ?", (sweep_id,)
+                "select t.run_uuid from tags t join runs r on r.run_uuid = t.run_uuid and "
+                "r.lifecycle_stage = 'active' where key = 'sweep.id' and t.value = ?",
+                (sweep_id,),
             )
         }
         assert parents, "the sweep has no run in MLflow"
         found = connection.execute(
             "select r.run_uuid, r.status, t.value, p.value from runs r "
             "join tags t on t.run_uuid = r.run_uuid and t.key = 'sweep.trial_id' "
-            "join tags p on p.run_uuid = r.run_uuid and p.key = 'mlflow.parentRunId'"
+            "join tags p on p.run_uuid = r.run_uuid and p.key = 'mlflow.parentRunId' "
+            "where r.lifecycle_stage = 'active'"
         )
         return [
             {

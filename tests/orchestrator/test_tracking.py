@@ -106,6 +106,42 @@ def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
     ]
 
 
+def test_the_twins_of_a_create_whose_reply_was_lost_are_deleted(
+    swept: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    create = MlflowClient.create_run
+
+    def asked_twice(self: Any, *arguments: Any, **options: Any) -> Any:
+        create(self, *arguments, **options)
+        return create(self, *arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "create_run", asked_twice)
+    projection = project(swept)
+    runs = projection._client.search_runs([projection.experiment_id])
+    assert len(runs) == 4
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert all(run.data.params and run.data.metrics for run in children)
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {projection.parent_id}
+
+
+def test_a_run_whose_parameters_were_refused_gets_them_later(
+    swept: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: Any) -> None:
+        raise ConnectionError("500")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Projection, "_log_params", refuses)
+        with pytest.raises(ConnectionError):
+            project(swept)
+    projection = project(swept)
+    runs = projection._client.search_runs([projection.experiment_id])
+    assert len(runs) == 4
+    assert all(run.data.params for run in runs)
+
+
 def test_what_a_model_says_is_an_artifact_of_its_run(swept: Setting) -> None:
     trials = list(read_state(swept.sweep_dir).trials)
     folder = swept.sweep_dir / "trials" / trials[0]
