@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import pytest
 
-from orchestrator.vigil import START, Vigil
+from orchestrator.display import SilentDisplay
+from orchestrator.errors import Exit
+from orchestrator.executors.base import Job
+from orchestrator.journal import read_events, read_state
+from orchestrator.service import run_sweep
+from orchestrator.setting import Setting
+from orchestrator.state import TrialStatus
+from orchestrator.vigil import START, Silence, Vigil
 from trainer.pulse import Pulse
 
 
@@ -66,3 +77,58 @@ def test_no_patience_means_no_vigil(clock: Clock) -> None:
     vigil.stalled({"a": pulse(7)})
     clock.now += 1e9
     assert vigil.stalled({"a": pulse(7)}) == {}
+
+
+def test_a_stuck_trial_is_stalled_then_lost_then_goes_on(
+    make_setting: Callable[..., Setting], fake_executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.outcome.RESAMPLES", 20)
+    setting = make_setting()
+    victim = setting.plan.trials[0].trial_id
+    statuses, killed = [], []
+
+    def stalled(self: Vigil, pulses: Mapping[str, object]) -> dict[str, Silence]:
+        first = victim in pulses and not killed
+        return {victim: Silence(step=7, seconds=12.0)} if first else {}
+
+    def kill(trial_id: str) -> None:
+        statuses.append(read_state(setting.sweep_dir).trials[trial_id].status)
+        killed.append(trial_id)
+
+    monkeypatch.setattr(Vigil, "stalled", stalled)
+    fake_executor.kill = kill
+    fake_executor.losses[victim] = 1
+    run_sweep(setting, make_executor=lambda: fake_executor, tracker=None, display=SilentDisplay())
+    assert (killed, statuses) == ([victim], [TrialStatus.STALLED])
+    events = [e for e in read_events(setting.sweep_dir) if e.data.get("trial_id") == victim]
+    assert [event.kind.value.removeprefix("trial_") for event in events] == [
+        *("started", "stalled", "lost"),
+        *("started", "finished"),
+    ]
+    assert events[2].data["reason"] == "stood still at step 7 for 12 s; its worker was ended"
+    assert read_state(setting.sweep_dir).counts["stalled"] == 0
+
+
+def test_a_retry_that_the_ceiling_does_not_pay_is_not_started(
+    make_setting: Callable[..., Setting], fake_executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.outcome.RESAMPLES", 20)
+    setting = make_setting()
+    victim = setting.plan.trials[0].trial_id
+
+    def spend(job: Job) -> None:
+        if job.trial_id == victim:
+            job.out_dir.mkdir(parents=True, exist_ok=True)
+            bill = {"steps_executed": 500 * job.config.steps}
+            (job.out_dir / "attempts.json").write_text(json.dumps(bill))
+
+    fake_executor.before = spend
+    fake_executor.losses[victim] = 99
+    outcome = run_sweep(
+        setting, make_executor=lambda: fake_executor, tracker=None, display=SilentDisplay()
+    )
+    assert outcome.exit_code == Exit.BUDGET_SPENT
+    assert fake_executor.submitted.count(victim) == 1
+    trial = outcome.state.trials[victim]
+    assert trial.status is TrialStatus.UNAFFORDABLE
+    assert trial.charged_flops == 500 * trial.config.steps * trial.flops_per_step
