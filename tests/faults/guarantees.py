@@ -66,7 +66,7 @@ def main() -> int:
         print(f"{mark:<7}{row.id:<20}{row.promises:<12}{entry['figure'] or '-'}")
     spent = sum(entry.get("seconds", 0) for entry in account.values())
     print(f"{len(ROWS) - len(bad) - len(missing)} of {len(ROWS)} rows held; {spent / 60:.0f} min")
-    if options.write is not None and not missing:
+    if options.write is not None:
         options.write.write_text(page(account))
     return 1 if bad or missing else 0
 
@@ -80,21 +80,25 @@ def page(account: dict[str, Any]) -> str:
     lines += ["## Promises", "", "| | promise | last measured |", "|---|---|---|"]
     for name, promise in PROMISES.items():
         evidence = [
-            f"`{row.id}`: {_said(account[row.id])}" for row in ROWS if name in row.promises.split()
+            f"`{row.id}`: {_said(account.get(row.id))}"
+            for row in ROWS
+            if name in row.promises.split()
         ]
         evidence += [ELSEWHERE[name]] if name in ELSEWHERE else []
         lines.append(f"| {name} | {promise} | {'; '.join(evidence)} |")
     lines += ["", "## Rows", ""]
     lines += ["| row | fault | promised | times | last measured |", "|---|---|---|---|---|"]
     for row in ROWS:
-        said = _said(account[row.id])
-        lines.append(
-            f"| `{row.id}` | {row.fault} | {row.outcome} | {account[row.id]['times']} | {said} |"
-        )
+        entry = account.get(row.id)
+        times = f"{entry['times']} of {row.full}" if entry else f"0 of {row.full}"
+        said = _said(entry)
+        lines.append(f"| `{row.id}` | {row.fault} | {row.outcome} | {times} | {said} |")
     return "\n".join(lines) + "\n"
 
 
-def _said(entry: dict[str, Any]) -> str:
+def _said(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "not run this time"
     figure = entry["figure"] or "no figure"
     return figure if entry["held"] else f"**failed** ({figure})"
 

@@ -172,7 +172,7 @@ def test_points_written_between_two_projections_are_added_once(swept: Setting) -
     project(swept, finish=False)
     path.write_text("".join(whole))
     projection = project(swept, finish=False)
-    run_id = projection._find(f"tags.`sweep.trial_id` = '{trial_id}'")
+    run_id = projection._find(f"tags.`sweep.trial_id` = '{trial_id}'").info.run_id
     # The run was closed with two points; the journal is the truth, so it is not opened again.
     history = projection._client.get_metric_history(run_id, "train/loss")
     assert [m.step for m in history] == [1, 2]
