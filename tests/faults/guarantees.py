@@ -36,7 +36,8 @@ PROMISES = {
     "P12": "nothing listens beyond this machine, nothing is sent anywhere, no neighbour is ended",
 }
 ELSEWHERE = {
-    "P3": "`tests/trainer/test_run.py`: a loss that differs when a step is trained again stops the trial",
+    "P3": "`tests/trainer/test_run.py`: a loss that differs when a step is trained again "
+    "stops the trial",
     "P12": "`tests/orchestrator/test_ray_executor.py` lists the sockets",
 }
 HEAD = """\
