@@ -179,6 +179,7 @@ def test_a_head_that_borrows_the_embeddings_weights_is_counted(folder: Path) -> 
     counts = my_shape(folder, "tied").counts
     assert counts.matmul == counts.matmul_active == 16 * 16 + 256 * 16
     assert counts.total == 16 * 16 + 16 + 256 * 16
+    assert counts.head == 0
 
 
 def test_a_run_whose_model_has_another_size_than_counted_does_not_start(
