@@ -86,7 +86,8 @@ def fit_table(
 def _report(study: Study, confidence: float, detail: bool, curves: Curves | None) -> FitReport:
     headline = study.headline
     row = optimum_row(study, headline, study.target, confidence) if headline else None
-    outcomes = validation_outcomes(study)
+    envelope = None if curves is None else read_envelope(study.table, curves, seed=study.seed)
+    outcomes = validation_outcomes(study, envelope)
     facts = gather_facts(study, row, outcomes)
     checks = run_checks(facts)
     status = status_of(checks)
@@ -98,13 +99,12 @@ def _report(study: Study, confidence: float, detail: bool, curves: Curves | None
     rows = () if refused or headline is None else optimum_rows(study, headline, confidence)
     conventions = ratios_by_convention(study, confidence)
     sections = (
-        detail_sections(study, outcomes, conventions, confidence=confidence)
+        detail_sections(study, outcomes, conventions, envelope, confidence=confidence)
         if detail and study.fits
         else {}
     )
-    if curves is not None:
-        reading = read_envelope(study.table, curves, seed=study.seed)
-        record = reading.to_dict(target_flops=study.target, confidence=confidence)
+    if envelope is not None:
+        record = envelope.to_dict(target_flops=study.target, confidence=confidence)
         sections = {**sections, "envelope": record}
     return FitReport(
         status=status,
@@ -124,6 +124,7 @@ def _report(study: Study, confidence: float, detail: bool, curves: Curves | None
         cost=study.cost,
         noise={**asdict(study.noise), "degrees_of_freedom": study.noise.freedom},
         detail=sections,
+        study=study,
     )
 
 

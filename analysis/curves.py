@@ -126,7 +126,10 @@ def read_envelope(
         )
     if constant:
         return _whole_curves({k: read[k] for k in constant}, size, left_out, resamples, seed)
-    return _ends({k: read[k] for k in finished}, size, left_out, resamples, seed)
+    # The end of a run is its row of the table: the held-out loss, which a curve may not have.
+    rows = zip(table.tokens, table.flops, table.loss, strict=True)
+    ends = dict(zip(table.used["trial_id"].astype(str), rows, strict=True))
+    return _ends({k: ends[k] for k in finished}, size, left_out, resamples, seed)
 
 
 def _arrays(name: str, curve: Mapping[str, ArrayLike]) -> dict[str, FloatArray]:
@@ -181,16 +184,16 @@ def _whole_curves(
 
 
 def _ends(
-    read: Mapping[str, Mapping[str, FloatArray]],
+    ends: Mapping[str, tuple[float, float, float]],
     size: Mapping[str, float],
     left_out: dict[str, str],
     resamples: int,
     seed: int,
 ) -> EnvelopeReading:
     """Curves decayed to their ends: one point a run, one line L(C) a size through its horizons."""
-    names = sorted(read)
+    names = sorted(ends)
     N = np.array([size[k] for k in names])
-    D, C, L = (np.array([read[k][q][-1] for k in names]) for q in _QUANTITIES)
+    D, C, L = np.array([ends[k] for k in names]).T
     label = np.unique(np.round(np.log(N), 9), return_inverse=True)[1]
     horizons = np.array([len(np.unique(D[label == i])) for i in range(label.max() + 1)])
     rich = horizons >= _MIN_HORIZONS

@@ -51,6 +51,18 @@ class EnvelopeFit:
         lever = float(np.log(flops)) - self.log_C
         return float(np.exp(self.log_D - self.log_N + (self.exponent_D - self.exponent_N) * lever))
 
+    def log_ratio_at(self, flops: float) -> tuple[float, float]:
+        """ln(D/N) at a compute and its sd over resampled runs; NaN with under 20 resamples."""
+        value = float(np.log(self.tokens_per_parameter(flops)))
+        if len(self.draws) < _MIN_DRAWS:
+            return value, float("nan")
+        return value, float(np.std(self._log_ratios(flops), ddof=1))
+
+    def _log_ratios(self, flops: float) -> FloatArray:
+        """ln(D/N) at a compute by every resample, shape (K,)."""
+        a, log_n, b, log_d, log_c = self.draws.T
+        return log_d - log_n + (b - a) * (np.log(flops) - log_c)
+
     def ratio_interval(self, flops: float, *, confidence: float) -> tuple[float, float] | None:
         """Percentiles of D/N at a compute over resampled runs; None with under 20 resamples.
 
@@ -60,8 +72,7 @@ class EnvelopeFit:
         """
         if len(self.draws) < _MIN_DRAWS:
             return None
-        a, log_n, b, log_d, log_c = self.draws.T
-        values = log_d - log_n + (b - a) * (np.log(flops) - log_c)
+        values = self._log_ratios(flops)
         tails = [50 * (1 - confidence), 50 * (1 + confidence)]
         low, high = np.exp(np.clip(np.percentile(values, tails), -700, 700))
         return float(low), float(high)

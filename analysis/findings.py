@@ -1,7 +1,7 @@
 """What the refusal rules look at: tests of the headline surface, and the facts of a study.
 
-In: a study and its headline optimum. Out: outcomes of T1, T3, T4, T5 and the `Facts` of
-`analysis.checks`.
+In: a study, its headline optimum, and the envelope of its training curves. Out: outcomes of T1,
+T3, T4, T5 and the `Facts` of `analysis.checks`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from analysis.checks import Facts
 from analysis.cost import log_ratio
+from analysis.curves import EnvelopeReading
 from analysis.noise import replicate_groups
 from analysis.optimum import OptimumRow
 from analysis.study import Study, headline_sd, line_sd_ratio
@@ -29,8 +30,15 @@ from analysis.validation import (
 _UNIFORM = ("tokenizer", "loss_unit", "precision")
 
 
-def validation_outcomes(study: Study) -> dict[str, Outcome]:
-    """Tests T1, T3, T4 and T5 of the headline surface."""
+def validation_outcomes(
+    study: Study, envelope: EnvelopeReading | None = None
+) -> dict[str, Outcome]:
+    """Tests T1, T3, T4 and T5 of the headline surface.
+
+    Args:
+        study: what was computed.
+        envelope: what the training curves say, a further estimator for T5.
+    """
     fit = study.surface_fit
     if fit is None:
         return {}
@@ -43,20 +51,18 @@ def validation_outcomes(study: Study) -> dict[str, Outcome]:
         if table.has(name) and np.ptp(np.log(table.column(name))) > 1e-9
     }
     own = float(log_ratios_at(fit.theta[None], fit.data.centre, study.target, study.cost)[0])
-    by_line = None
+    others: dict[str, tuple[float, float]] = {}
     if study.line is not None:
         log_n = np.asarray(study.line.log_params_at(study.target))
         by_line = float(log_ratio(log_n, math.log(study.target), study.cost))
+        others["isoFLOP line"] = (by_line, line_sd_ratio(study, study.target))
+    if envelope is not None and envelope.fit is not None:
+        others["envelope"] = envelope.fit.log_ratio_at(study.target)
     return {
         "T1": largest_compute_holdout(fit, N, D, C, L),
         "T3": lack_of_fit(widest, replicate_groups(table)),
         "T4": missing_terms(fit, extra),
-        "T5": estimators_agree(
-            own,
-            delta_sd(fit, study.target, study.cost),
-            by_line,
-            line_sd_ratio(study, study.target),
-        ),
+        "T5": estimators_agree(own, delta_sd(fit, study.target, study.cost), others),
     }
 
 

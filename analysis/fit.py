@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +28,10 @@ from analysis.laws import CHINCHILLA, FloatArray, LawForm, Surface
 from analysis.newton import Data, Restriction, Solutions, bounds, minimise
 from analysis.spread import covariance_of, data_driven_delta, noise_sd
 from analysis.starts import MANY_POINTS, seeds, thinned_starts
+from analysis.surface_words import surface_dict, surface_latex, surface_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _AGREE = 1e-10
 """Starts agree when their objectives differ by less than this share."""
@@ -97,6 +103,23 @@ class SurfaceFit:
         edge = (self.theta <= low + 1e-9) | (self.theta >= high - 1e-9)
         names = self.form.parameter_names
         return tuple(name for name, hit in zip(names, edge, strict=True) if hit)
+
+    def __str__(self) -> str:
+        return surface_text(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fit as plain values; None where a number is not finite."""
+        return surface_dict(self)
+
+    def to_latex(self) -> str:
+        """The law as a LaTeX table."""
+        return surface_latex(self)
+
+    def plot(self, ax: Axes | None = None, *, path: str | Path | None = None) -> Axes:
+        """Loss against N with the law at equal compute, C = 6 N D; see `analysis.drawing`."""
+        from analysis.drawing import draw_surface
+
+        return draw_surface(self, ax=ax, path=path)
 
 
 def centred(N: FloatArray, D: FloatArray, L: FloatArray) -> Data:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from analysis.checks import Check, Status
 from analysis.cost import CostCurve
 from analysis.fit import SurfaceFit
 from analysis.isoflop import FrontierLine, LevelFit
-from analysis.optimum import OptimumRow
+from analysis.optimum import OptimumRow, optimum_row
 from analysis.record import check_record, finite, level_record, line_record
+from analysis.study import Study
+from analysis.uncertainty import CONFIDENCE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SCHEMA = "sweep.fit/1"
 
@@ -55,6 +61,22 @@ class FitReport:
     detail: Mapping[str, Any]
     """Further sections of `fit.json`: selection, model_form, profile, sensitivity, validation,
     identifiability; empty when not asked for."""
+    study: Study | None = None
+    """Everything that was computed, for further questions; None without runs."""
+
+    def optimum_at(self, flops: float, *, confidence: float = CONFIDENCE) -> OptimumRow:
+        """The headline estimator's optimum at another compute, from the same fit.
+
+        Args:
+            flops: C, FLOPs.
+            confidence: of the interval.
+
+        Raises:
+            ValueError: when there is no answer.
+        """
+        if self.study is None or self.headline_law is None:
+            raise ValueError(self.message)
+        return optimum_row(self.study, self.headline_law, flops, confidence)
 
     def isoflop_flops(self) -> list[float]:
         """Compute of each level, cheapest first."""
@@ -77,6 +99,19 @@ class FitReport:
         lines += [f"{c.rule} ({c.severity}): {c.message}" for c in failed]
         lines += [f"warning: {w}" for w in self.warnings]
         return "\n".join(lines)
+
+    def plot(self, ax: Axes | None = None, *, path: str | Path | None = None) -> Axes:
+        """The headline law with its runs, along the cost that they had; see `analysis.drawing`.
+
+        Raises:
+            ValueError: when no surface could be fitted.
+        """
+        from analysis.drawing import draw_surface
+
+        fit = self.fits.get(self.headline_law or "") or self.fits.get("chinchilla")
+        if fit is None or self.cost is None:
+            raise ValueError(f"there is no fitted law to draw: {self.message}")
+        return draw_surface(fit, cost=self.cost, ax=ax, path=path)
 
     def to_latex(self) -> str:
         """The fitted laws as a LaTeX table."""

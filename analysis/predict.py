@@ -34,6 +34,15 @@ class Prediction:
     extrapolation: float
     """C over the largest C of the runs."""
 
+    def __str__(self) -> str:
+        at, interval = self.optimum, self.interval
+        return (
+            f"{at.flops:.3g} FLOPs: N = {at.params:.3g}, D = {at.tokens:.3g}, loss {at.loss:.4f}, "
+            f"{at.tokens / at.params:.3g} tokens per parameter [{interval.low:.3g}, "
+            f"{interval.high:.3g}] ({interval.confidence:.0%} interval, {interval.method}), "
+            f"{self.extrapolation:.3g} times the largest run"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossPrediction:
@@ -49,6 +58,13 @@ class LossPrediction:
     """Nominal coverage of both."""
     extrapolation: float
     """Largest factor by which N or D leaves the range of the runs (1 = inside)."""
+
+    def __str__(self) -> str:
+        low, high = self.prediction_interval
+        return (
+            f"loss {self.loss:.4f} [{low:.4f}, {high:.4f}] ({self.confidence:.0%} interval of one "
+            f"run), {self.extrapolation:.3g} times beyond the runs"
+        )
 
 
 def predict_optimum(

@@ -15,6 +15,7 @@ import numpy as np
 
 from analysis.akima import fit_levels_akima
 from analysis.cost import log_ratio, read_cost
+from analysis.curves import EnvelopeReading
 from analysis.fit import SurfaceFit
 from analysis.identifiability import diagnose
 from analysis.isoflop import FrontierLine, fit_line, vertex_bias
@@ -98,6 +99,7 @@ def detail_sections(
     study: Study,
     outcomes: Mapping[str, Outcome],
     conventions: Mapping[str, Mapping[str, Any]],
+    envelope: EnvelopeReading | None = None,
     *,
     confidence: float = CONFIDENCE,
 ) -> dict[str, Any]:
@@ -107,11 +109,12 @@ def detail_sections(
         study: what was computed; needs a fitted surface.
         outcomes: of the validation tests.
         conventions: of `ratios_by_convention`.
+        envelope: what the training curves say, a further estimator on the sensitivity page.
         confidence: of the intervals of the uncertainty section.
     """
     fit = study.surface_fit
     assert fit is not None
-    variants = _variants(study, fit, conventions)
+    variants = _variants(study, fit, conventions, envelope)
     sd = delta_sd(fit, study.target, study.cost)
     tests = [
         outcomes["T1"],
@@ -139,7 +142,10 @@ def detail_sections(
 
 
 def _variants(
-    study: Study, fit: SurfaceFit, conventions: Mapping[str, Mapping[str, Any]]
+    study: Study,
+    fit: SurfaceFit,
+    conventions: Mapping[str, Mapping[str, Any]],
+    envelope: EnvelopeReading | None,
 ) -> tuple[Variant, ...]:
     """Every entry of the sensitivity page."""
     table = study.table
@@ -170,6 +176,9 @@ def _variants(
             log_n = np.asarray(line.log_params_at(study.target))
             ratio = math.exp(float(log_ratio(log_n, math.log(study.target), study.cost)))
             found += (variant("estimator", name, ratio),)
+    if envelope is not None and envelope.fit is not None:
+        ratio = envelope.fit.tokens_per_parameter(study.target)
+        found += (variant("estimator", "envelope of training curves", ratio),)
     return found
 
 

@@ -4,7 +4,7 @@ T1  leave the dearest runs out, predict their losses
 T2  leave one level and one size out: largest move of the ratio in its own sds
 T3  lack of fit against replicate seeds (F test)
 T4  terms that the law lacks: t statistic of each when added to the fit
-T5  agreement of the surface fit and the isoFLOP line
+T5  agreement of the surface fit with the isoFLOP line and the envelope
 T6  a forecast, hashed before the run that tests it
 """
 
@@ -195,21 +195,37 @@ def missing_terms(fit: SurfaceFit, extra: Mapping[str, FloatArray] | None = None
 
 
 def estimators_agree(
-    log_ratio_surface: float, sd_surface: float, log_ratio_line: float | None, sd_line: float
+    log_ratio_surface: float,
+    sd_surface: float,
+    others: Mapping[str, tuple[float, float]],
 ) -> Outcome:
-    """T5: the surface fit's and the isoFLOP line's ln(D/N) within two joint sds."""
-    if log_ratio_line is None or not np.isfinite(sd_line + sd_surface):
+    """T5: every other estimator's ln(D/N) within two joint sds of the surface fit's.
+
+    Args:
+        log_ratio_surface: ln(D/N) by the surface fit.
+        sd_surface: its standard deviation.
+        others: by estimator (`isoFLOP line`, `envelope`), its ln(D/N) and standard deviation.
+    """
+    apart = {
+        name: (value - log_ratio_surface, float(np.hypot(sd_surface, sd)))
+        for name, (value, sd) in others.items()
+        if np.isfinite(sd + sd_surface)
+    }
+    if not apart:
         return Outcome(
             test="T5", passed=None, message="no isoFLOP line to compare with", numbers={}
         )
-    gap = log_ratio_line - log_ratio_surface
-    joint = float(np.hypot(sd_surface, sd_line))
+    words = ", ".join(
+        f"{name} {np.exp(log_ratio_surface + gap):.3g} ({abs(gap) / joint:.1f} joint standard "
+        "deviations apart)"
+        for name, (gap, joint) in apart.items()
+    )
+    worst = max(apart, key=lambda name: abs(apart[name][0]) / apart[name][1])
+    gap, joint = apart[worst]
     return Outcome(
         test="T5",
         passed=bool(abs(gap) <= T5_LIMIT * joint),
-        message=f"isoFLOP line {np.exp(log_ratio_line):.3g}, surface fit "
-        f"{np.exp(log_ratio_surface):.3g} tokens per parameter: {abs(gap) / joint:.1f} joint "
-        "standard deviations apart",
+        message=f"tokens per parameter: surface fit {np.exp(log_ratio_surface):.3g}, {words}",
         numbers={"gap": gap, "joint_sd": joint},
     )
 

@@ -1,11 +1,12 @@
-"""Write the generated reference pages: budget.yaml from its schema, the commands from typer.
+"""Write the generated pages: budget.yaml from its schema, the commands from typer, notebooks.
 
-python docs/generate.py           write both pages
+python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit 1 when a page is not current
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,29 @@ _WORDS = {"bool": "", "Path": "PATH", "str": "TEXT", "int": "NUMBER", "float": "
 
 
 def pages() -> dict[Path, str]:
-    """Every generated page by its path."""
+    """Every generated page, and every figure of a notebook, by its path."""
     return {
+        **notebook_pages(),
         HERE / "reference" / "budget.md": budget_page(json_schema()),
         HERE / "reference" / "commands.md": commands_page(typer.main.get_command(app)),
     }
+
+
+def notebook_pages() -> dict[Path, str]:
+    """Notebooks as Markdown with the outputs that they hold, and their figures."""
+    spec = importlib.util.spec_from_file_location("docs_notebook", HERE / "notebook.py")
+    assert spec is not None
+    assert spec.loader is not None
+    notebook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(notebook)
+    found = {}
+    for path in sorted((HERE / "notebooks").glob("*.ipynb")):
+        figure = HERE / "images" / f"{path.stem}.svg"
+        text, drawing = notebook.page(
+            notebook.read(path), source=path.name, picture=f"../images/{figure.name}"
+        )
+        found |= {path.with_suffix(".md"): text, figure: drawing}
+    return found
 
 
 def budget_page(schema: dict[str, Any]) -> str:

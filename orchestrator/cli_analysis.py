@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from orchestrator.errors import BadInput, Exit, Fault
 from orchestrator.terminal import (
     AsJson,
     Mapping,
+    Measured,
     Outputs,
     SweepName,
     find_sweep,
@@ -29,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def fit(
     sweep: Annotated[
-        str | None, typer.Argument(help="A sweep's name, its folder, or its budget file.")
+        str | None, typer.Argument(help="A sweep's name, folder or budget file; or a table.")
     ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", help="Any CSV or parquet of params, tokens, loss.")
@@ -61,6 +63,7 @@ def fit(
 ) -> None:
     """Fit the scaling law to a sweep, or to any table."""
     from orchestrator.fitting import fit_any_table, fit_sweep
+    from orchestrator.measurements import is_table
 
     if (table is None) == (sweep is None):
         raise BadInput(
@@ -71,6 +74,8 @@ def fit(
             )
         )
     _check_choices(law, holdout)
+    if sweep is not None and is_table(sweep):
+        table, sweep = Path(sweep), None
     if sweep is not None:
         result = fit_sweep(
             find_sweep(sweep, outputs), huber_delta=huber_delta, law=law, holdout=bool(holdout)
@@ -80,7 +85,7 @@ def fit(
         result = fit_any_table(
             table,
             mapping=parse_mapping(mapping or []),
-            target_flops=_flops(target_flops),
+            target_flops=_flops(target_flops, "--target-flops"),
             convention=convention,
             huber_delta=huber_delta,
             law=law,
@@ -99,11 +104,23 @@ def fit(
     raise typer.Exit(int(Exit.WITH_FAILURES if refused else Exit.COMPLETE))
 
 
-def report(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
-    """Write a sweep's report again from its journal."""
-    from orchestrator.fitting import report_sweep
+def report(
+    sweep: Measured,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="Of a table: the folder to write; default: NAME-report."),
+    ] = None,
+    outputs: Outputs = Path("outputs"),
+    as_json: AsJson = False,
+) -> None:
+    """Write a sweep's report again from its journal, or the report of a table."""
+    from orchestrator.fitting import report_sweep, report_table
 
-    path = report_sweep(find_sweep(sweep, outputs))
+    source = _find(sweep, outputs)
+    if source.is_dir():
+        path = report_sweep(source)
+    else:
+        path = report_table(source, folder or source.with_name(f"{source.stem}-report"))
     if as_json:
         print_json({"schema": "sweep.report/1", "report": str(path)})
     else:
@@ -124,48 +141,82 @@ def plot(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson =
 
 
 def predict(
-    sweep: SweepName,
+    sweep: Measured,
     flops: Annotated[str | None, typer.Option(help="Compute of the run, e.g. 1e21.")] = None,
+    gpu_hours: Annotated[
+        float | None, typer.Option(help="Hours of one device, by its measured or given speed.")
+    ] = None,
     params: Annotated[str | None, typer.Option(help="Its parameters N, e.g. 50M.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Its tokens D, e.g. 1B.")] = None,
     loss: Annotated[float | None, typer.Option(help="A loss to reach, nats per token.")] = None,
+    device_flops: Annotated[
+        float | None, typer.Option(help="Peak FLOPs per second of one device, e.g. 989e12.")
+    ] = None,
+    mfu: Annotated[
+        float | None, typer.Option(help="Share of the peak that training reaches, e.g. 0.4.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Also write the run as a file for `python -m trainer`."),
+    ] = None,
     outputs: Outputs = Path("outputs"),
     as_json: AsJson = False,
 ) -> None:
     """Predict a run that was not made: its optimum, its loss, or the compute it takes."""
+    from orchestrator.forecast import Question
     from orchestrator.forecast import predict as forecast
-    from orchestrator.views import prediction_lines
+    from orchestrator.measurements import read_measurements
+    from orchestrator.ready_run import ready_run, write_config
+    from orchestrator.views import prediction_lines, ready_lines
 
-    record = forecast(
-        find_sweep(sweep, outputs),
-        flops=_flops(flops),
+    runs = read_measurements(_find(sweep, outputs))
+    question = Question(
+        flops=_flops(flops, "--flops"),
+        gpu_hours=_positive(gpu_hours, "--gpu-hours"),
         params=_count(params, "--params"),
         tokens=_count(tokens, "--tokens"),
         loss=loss,
+        device_flops=_positive(device_flops, "--device-flops"),
+        mfu=_positive(mfu, "--mfu"),
     )
+    record = forecast(runs, question)
+    lines = prediction_lines(record)
+    if config is not None:
+        ready = ready_run(runs, record)
+        write_config(ready, config)
+        record |= {"config": str(config), "remarks": list(ready.remarks)}
+        lines += ready_lines(ready.trial, config, ready.data_dir, ready.remarks)
     if as_json:
         print_json(record)
         return
-    for line in prediction_lines(record):
+    for line in lines:
         out.print(line, markup=False, soft_wrap=True)
 
 
 def compare(
-    first: SweepName,
-    second: Annotated[str, typer.Argument(help="Another sweep.", metavar="OTHER")],
+    first: Measured,
+    second: Annotated[str, typer.Argument(help="Another sweep or table.", metavar="OTHER")],
     outputs: Outputs = Path("outputs"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare two sweeps at equal compute: which reaches the lower loss, and by how much."""
-    from orchestrator.forecast import compare as compare_sweeps
+    """Compare two sweeps or tables at equal compute: which reaches the lower loss, by how much."""
+    from orchestrator.forecast import compare as compare_runs
+    from orchestrator.measurements import read_measurements
     from orchestrator.views import comparison_lines
 
-    record = compare_sweeps(find_sweep(first, outputs), find_sweep(second, outputs))
+    record = compare_runs(*(read_measurements(_find(name, outputs)) for name in (first, second)))
     if as_json:
         print_json(record)
         return
     for line in comparison_lines(record, first, second):
         out.print(line, markup=False, soft_wrap=True)
+
+
+def _find(name: str, outputs: Path) -> Path:
+    """A sweep's folder, or a table file as it is named."""
+    from orchestrator.measurements import is_table
+
+    return Path(name) if is_table(name) else find_sweep(name, outputs)
 
 
 def _check_choices(law: str | None, holdout: str | None) -> None:
@@ -191,7 +242,7 @@ def _check_choices(law: str | None, holdout: str | None) -> None:
         )
 
 
-def _flops(text: str | None) -> float | None:
+def _flops(text: str | None, option: str) -> float | None:
     if text is None:
         return None
     try:
@@ -203,8 +254,8 @@ def _flops(text: str | None) -> float | None:
             Fault(
                 code="SWP-1307",
                 rule=f"a target must be an amount of compute: {error}",
-                place=f"--target-flops {text}",
-                remedy="for example --target-flops 1e21",
+                place=f"{option} {text}",
+                remedy=f"for example {option} 1e21",
             )
         ) from None
     return value
@@ -227,3 +278,18 @@ def _count(text: str | None, option: str) -> float | None:
             )
         ) from None
     return value
+
+
+def _positive(value: float | None, option: str) -> float | None:
+    if value is None or 0 < value < math.inf:
+        return value
+    raise BadInput(
+        Fault(
+            code="SWP-1314",
+            rule="a quantity is positive and finite",
+            place=f"{option} {value:g}",
+            remedy=f"for example {option} 0.4"
+            if option == "--mfu"
+            else f"for example {option} 1000",
+        )
+    )

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from analysis.answer import fit_table
-from analysis.files import read_table
+from analysis.curves import Curves
 from analysis.holdout import forecast_top
 from analysis.record import finite
 from analysis.report import ReportFolderError, write_report
-from analysis.table import LossTable, TableError, read_rows
+from analysis.table import LossTable
 from orchestrator.budget import parse_budget
 from orchestrator.errors import BadInput, Fault
 from orchestrator.journal import read_state
-from orchestrator.outcome import RESAMPLES, fit_losses, loss_frame, write_outcome
-
-TABLE_CODE = "SWP-4001"
-"""Every fault of a loss table; its rule names which."""
+from orchestrator.measurements import read_loss_table, read_measurements
+from orchestrator.outcome import RESAMPLES, fit_losses, write_outcome
 
 
 def fit_any_table(
@@ -47,29 +45,7 @@ def fit_any_table(
     Raises:
         BadInput: with every fault of the table; or when there is nothing below the dearest level.
     """
-    if not path.is_file():
-        raise BadInput(
-            Fault(
-                code="SWP-4000",
-                rule="the table must exist",
-                place=str(path),
-                remedy="name a CSV or parquet file",
-            )
-        )
-    try:
-        table = read_table(path, mapping=mapping, convention=convention)
-    except TableError as error:
-        raise BadInput(
-            [
-                Fault(
-                    code=TABLE_CODE,
-                    rule=f"{fault.message} ({fault.rule})",
-                    place=f"{path}: {fault.place}" if fault.place != str(path) else str(path),
-                    remedy=fault.remedy,
-                )
-                for fault in error.faults
-            ]
-        ) from error
+    table = read_loss_table(path, mapping=mapping, convention=convention)
     fit = _fit(
         table,
         target_flops=target_flops,
@@ -79,17 +55,7 @@ def fit_any_table(
         holdout=holdout,
     )
     if report_dir is not None:
-        try:
-            write_report(report_dir, fit=fit, table=table)
-        except ReportFolderError as error:
-            raise BadInput(
-                Fault(
-                    code="SWP-4002",
-                    rule=f"a report replaces its folder whole: {error}",
-                    place=str(report_dir),
-                    remedy="name a new folder, or one that holds a report and nothing else",
-                )
-            ) from error
+        _write_report(report_dir, fit, table)
     return fit
 
 
@@ -97,17 +63,15 @@ def fit_sweep(
     sweep_dir: Path, *, huber_delta: float | None, law: str | None = None, holdout: bool = False
 ) -> dict[str, Any]:
     """Fit what a sweep has finished so far; the options are `fit_any_table`'s."""
-    state = read_state(sweep_dir)
-    if huber_delta is None and law is None and not holdout:
-        return fit_losses(state)
-    assert state.opened is not None
+    runs = read_measurements(sweep_dir, curves=True)
     return _fit(
-        read_rows(loss_frame(state)),
-        target_flops=state.opened["target_flops"],
+        runs.table,
+        target_flops=runs.target_flops,
         convention="matmul",
         huber_delta=huber_delta,
         law=law,
         holdout=holdout,
+        curves=runs.curves,
     )
 
 
@@ -119,6 +83,7 @@ def _fit(
     huber_delta: float | None,
     law: str | None,
     holdout: bool,
+    curves: Curves | None = None,
 ) -> dict[str, Any]:
     report = fit_table(
         table,
@@ -127,6 +92,7 @@ def _fit(
         huber_delta=huber_delta,
         law=law,
         resamples=RESAMPLES,
+        curves=curves,
     )
     if not holdout:
         return report.to_dict()
@@ -156,4 +122,29 @@ def report_sweep(sweep_dir: Path) -> Path:
     state = read_state(sweep_dir)
     file = sweep_dir / "budget.yaml"
     budget = parse_budget(file.read_text(), file=str(file))
-    return write_outcome(state, sweep_dir, budget, fit_losses(state))
+    return write_outcome(state, sweep_dir, budget, fit_losses(state, sweep_dir=sweep_dir))
+
+
+def report_table(path: Path, folder: Path) -> Path:
+    """Fit a table file and write its report; returns the HTML report.
+
+    Raises:
+        BadInput: with every fault of the table, or when the folder holds something else.
+    """
+    table = read_loss_table(path)
+    fit = fit_table(table, resamples=RESAMPLES).to_dict()
+    return _write_report(folder, fit, table)
+
+
+def _write_report(folder: Path, fit: dict[str, Any], table: LossTable) -> Path:
+    try:
+        return write_report(folder, fit=fit, table=table)
+    except ReportFolderError as error:
+        raise BadInput(
+            Fault(
+                code="SWP-4002",
+                rule=f"a report replaces its folder whole: {error}",
+                place=str(folder),
+                remedy="name a new folder, or one that holds a report and nothing else",
+            )
+        ) from error

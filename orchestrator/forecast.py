@@ -2,63 +2,91 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from analysis.answer import FitReport, finite, fit_table
 from analysis.compare import compare_reports, comparison_dict
 from analysis.predict import compute_for, predict_loss
-from analysis.table import LossTable, read_rows
+from analysis.targets import Ends, computes_holding, sizes_at
+from orchestrator.budget import parse_budget
 from orchestrator.errors import BadInput, Fault
-from orchestrator.journal import read_state
-from orchestrator.outcome import RESAMPLES, loss_frame
+from orchestrator.measurements import Measurements
+from orchestrator.outcome import RESAMPLES
 
 
-def table_and_fit(sweep_dir: Path) -> tuple[LossTable, FitReport]:
-    """A sweep's loss table and its fit."""
-    state = read_state(sweep_dir)
-    assert state.opened is not None
-    table = read_rows(loss_frame(state))
-    return table, fit_table(table, target_flops=state.opened["target_flops"], resamples=RESAMPLES)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What is asked for: one of these, or `params` with `tokens`."""
+
+    flops: float | None = None
+    """Compute of the run, FLOPs; gives its optimum."""
+    gpu_hours: float | None = None
+    """Hours of one device; become FLOPs by its speed."""
+    params: float | None = None
+    """N; with `tokens` the loss of that run, alone the compute it is optimal for."""
+    tokens: float | None = None
+    """D, likewise."""
+    loss: float | None = None
+    """A loss to reach; gives the least compute."""
+    device_flops: float | None = None
+    """Peak FLOPs per second of one device; with `mfu` its speed, in place of a measured one."""
+    mfu: float | None = None
+    """Share of the peak that training reaches."""
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Names of what is given."""
+        names = ("flops", "gpu_hours", "params", "tokens", "loss")
+        return tuple(name for name in names if getattr(self, name) is not None)
 
 
-def predict(
-    sweep_dir: Path,
-    *,
-    flops: float | None,
-    params: float | None,
-    tokens: float | None,
-    loss: float | None,
-) -> dict[str, Any]:
-    """Predict a run: the optimum at a compute, the loss of (N, D), or the compute for a loss.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speed:
+    """How fast one device trains."""
+
+    flops_per_s: float
+    """Training FLOPs per second."""
+    source: str
+    """Where the number comes from."""
+
+
+def fit_of(runs: Measurements) -> FitReport:
+    """The fit of measured runs at the compute that they were for."""
+    return fit_table(runs.table, target_flops=runs.target_flops, resamples=RESAMPLES)
+
+
+def predict(runs: Measurements, question: Question) -> dict[str, Any]:
+    """Predict a run: the optimum at a compute, the loss of (N, D), or the compute for a target.
 
     Args:
-        sweep_dir: a fitted sweep.
-        flops: compute of the run; gives its optimum.
-        params: N; with `tokens` the loss of that run, alone the compute it is optimal for.
-        tokens: D, likewise.
-        loss: a loss to reach; gives the least compute.
+        runs: a sweep or a table whose fit has an answer.
+        question: what is held.
 
     Returns:
-        Plain values, schema `sweep.predict/1`.
+        Plain values, schema `sweep.predict/1`: N, D and loss, each with an interval.
 
     Raises:
-        BadInput: when the sweep has no answer, or the question is not one of these.
+        BadInput: when there is no answer, or the question is not one of these.
     """
-    table, report = table_and_fit(sweep_dir)
-    fit = report.fits.get(report.headline_law or "")
+    report = fit_of(runs)
+    fit = report.fits.get(report.headline_law or "") or report.fits.get("chinchilla")
     if report.status == "not_identified" or fit is None or report.cost is None:
-        raise _no_answer(sweep_dir, report)
-    record: dict[str, Any] = {
-        "schema": "sweep.predict/1",
-        "law": report.headline_law,
-        "status": report.status,
-    }
-    if params is not None and tokens is not None and flops is None and loss is None:
-        run = predict_loss(fit, params, tokens)
+        raise _no_answer(runs, report)
+    record: dict[str, Any] = {"schema": "sweep.predict/1", "asked": list(question.held)}
+    if question.held == ("params", "tokens"):
+        assert question.params is not None
+        assert question.tokens is not None
+        run = predict_loss(fit, question.params, question.tokens)
         record |= {
-            "params": params,
-            "tokens": tokens,
+            "law": report.headline_law,
+            "status": report.status,
+            "flops": question.tokens * float(report.cost(np.asarray(question.params))),
+            "params": question.params,
+            "tokens": question.tokens,
             "loss": run.loss,
             "confidence_interval": list(run.confidence_interval),
             "prediction_interval": list(run.prediction_interval),
@@ -66,56 +94,157 @@ def predict(
             "extrapolation": run.extrapolation,
         }
         return finite(record)
-    try:
-        if flops is None:
-            flops = compute_for(fit, cost=report.cost, params=params, tokens=tokens, loss=loss)
-        elif not (params is None and tokens is None and loss is None):
-            raise ValueError("give --flops alone, --params with --tokens, or one of the others")
-    except ValueError as error:
-        raise BadInput(
-            Fault(
-                code="SWP-1312",
-                rule=f"a prediction takes --flops, --params and --tokens, or --loss: {error}",
-                remedy="for example: sweep predict quickstart --flops 1e14",
+    if len(question.held) != 1:
+        raise _no_question("give one of them, or --params with --tokens")
+    flops = question.flops
+    if question.gpu_hours is not None:
+        speed = device_speed(runs, question)
+        flops = 3600 * question.gpu_hours * speed.flops_per_s
+        record |= {"gpu_hours": question.gpu_hours, "speed": speed.source}
+    if flops is None:
+        try:
+            flops = compute_for(
+                fit,
+                cost=report.cost,
+                params=question.params,
+                tokens=question.tokens,
+                loss=question.loss,
             )
-        ) from None
+        except ValueError as error:
+            raise _no_question(str(error)) from None
     # The same question as the fit's own, at another compute: the same estimator and interval.
-    there = fit_table(table, target_flops=flops, resamples=RESAMPLES)
+    there = fit_table(runs.table, target_flops=flops, resamples=RESAMPLES)
     if there.status == "not_identified":
-        raise _no_answer(sweep_dir, there)
-    best = there.optimum[0].to_dict()
-    at_best = predict_loss(fit, best["params"], best["tokens"])
-    record |= {
-        "status": there.status,
-        "law": there.headline_law,
-        **best,
+        raise _no_answer(runs, there)
+    return finite(record | _optimum(there, flops, question))
+
+
+def _optimum(report: FitReport, flops: float, question: Question) -> dict[str, Any]:
+    """The optimum at a compute, with an interval of whatever was not held."""
+    row, cost = report.optimum[0], report.cost
+    fit = report.fits.get(report.headline_law or "") or report.fits["chinchilla"]
+    assert cost is not None
+    at_best = predict_loss(fit, row.params, row.tokens)
+
+    def sizes(compute: float) -> tuple[Ends, Ends]:
+        interval = report.optimum_at(compute).interval
+        return sizes_at(compute, (interval.low, interval.high), cost)
+
+    def loss_gain(compute: float) -> Ends:
+        there = report.optimum_at(compute)
+        low, high = predict_loss(fit, there.params, there.tokens).confidence_interval
+        return -high, -low
+
+    params, tokens = sizes(flops)
+    computes: Ends | None = None
+    if question.params is not None:
+        computes = computes_holding(question.params, lambda c: sizes(c)[0], flops)
+        per_token = float(cost(np.asarray(question.params)))
+        params = (question.params, question.params)
+        tokens = (computes[0] / per_token, computes[1] / per_token)
+    elif question.tokens is not None:
+        computes = computes_holding(question.tokens, lambda c: sizes(c)[1], flops)
+        low, high = (_params_of(c / question.tokens, cost, row.params) for c in computes)
+        params = (low, high)
+        tokens = (question.tokens, question.tokens)
+    elif question.loss is not None:
+        computes = computes_holding(-question.loss, loss_gain, flops)
+    return {
+        **row.to_dict(),
+        "status": report.status,
+        "law": report.headline_law,
+        "flops_interval": computes,
+        "params_interval": params,
+        "tokens_interval": tokens,
+        "confidence_interval": list(at_best.confidence_interval),
         "prediction_interval": list(at_best.prediction_interval),
     }
-    return finite(record)
 
 
-def _no_answer(sweep_dir: Path, report: FitReport) -> BadInput:
+def _params_of(flops_per_token: float, cost: Any, near: float) -> float:
+    """N whose training costs so many FLOPs per token."""
+    if not math.isfinite(flops_per_token):
+        return math.nan
+    # ln f grows about as ln N: a few steps of Newton from the optimum's own N.
+    log_n = math.log(near)
+    for _ in range(50):
+        gap = math.log(flops_per_token) - float(cost.log_cost(np.asarray(log_n)))
+        log_n += gap / float(cost.slope(np.asarray(log_n)))
+    return math.exp(log_n)
+
+
+def device_speed(runs: Measurements, question: Question) -> Speed:
+    """Training FLOPs per second of one device: as given, or as measured at the largest size.
+
+    Raises:
+        BadInput: when one of `device_flops` and `mfu` is missing, or nothing was measured.
+    """
+    given = (question.device_flops, question.mfu)
+    if question.device_flops is not None and question.mfu is not None:
+        return Speed(
+            flops_per_s=question.device_flops * question.mfu,
+            source=f"{question.mfu:.0%} of {question.device_flops:.3g} FLOPs per second, as given",
+        )
+    table = runs.table
+    if given != (None, None) or not table.has("tokens_per_s"):
+        raise BadInput(
+            Fault(
+                code="SWP-1341",
+                rule="hours become FLOPs by a speed: --device-flops with --mfu, or the "
+                "tokens_per_s that the runs measured",
+                place=runs.name,
+                remedy="for example --device-flops 989e12 --mfu 0.4",
+            )
+        )
+    largest = table.params >= 0.999 * table.params.max()
+    rates = table.column("tokens_per_s") * table.flops / table.tokens
+    devices = _devices_per_run(runs)
+    rate = float(np.median(rates[largest])) / devices
+    return Speed(
+        flops_per_s=rate,
+        source=f"{rate:.3g} FLOPs per second, measured on the largest model of the runs",
+    )
+
+
+def _devices_per_run(runs: Measurements) -> float:
+    """GPUs that a sweep gave to one trial; 1 where it used none, and for a table."""
+    if runs.sweep_dir is None:
+        return 1.0
+    file = runs.sweep_dir / "budget.yaml"
+    return parse_budget(file.read_text(), file=str(file)).run.gpus_per_trial or 1.0
+
+
+def _no_question(reason: str) -> BadInput:
+    return BadInput(
+        Fault(
+            code="SWP-1312",
+            rule="a prediction takes --flops, --gpu-hours, --params and --tokens, or --loss: "
+            f"{reason}",
+            remedy="for example: sweep predict quickstart --flops 1e14",
+        )
+    )
+
+
+def _no_answer(runs: Measurements, report: FitReport) -> BadInput:
     return BadInput(
         Fault(
             code="SWP-1311",
             rule=f"a prediction rests on a fit that found an answer; this one says: "
             f"{report.message}",
-            place=str(sweep_dir),
+            place=str(runs.sweep_dir or runs.name),
             remedy="`sweep fit` lists the rules; more levels or sizes may satisfy them",
         )
     )
 
 
-def compare(first: Path, second: Path) -> dict[str, Any]:
-    """Compare the best losses of two sweeps at equal compute, schema `sweep.compare/1`.
+def compare(first: Measurements, second: Measurements) -> dict[str, Any]:
+    """Compare the best losses of two sweeps or tables at equal compute, schema `sweep.compare/1`.
 
     Raises:
-        BadInput: when either sweep has no fitted surface.
+        BadInput: when either has no fitted surface.
     """
-    table_a, report_a = table_and_fit(first)
-    table_b, report_b = table_and_fit(second)
     try:
-        levels = compare_reports(report_a, report_b, table_a, table_b)
+        levels = compare_reports(fit_of(first), fit_of(second), first.table, second.table)
     except ValueError as error:
         raise BadInput(
             Fault(

@@ -46,16 +46,46 @@ def loss_frame(state: SweepState) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(COLUMNS))
 
 
-def fit_losses(state: SweepState, *, resamples: int | None = None) -> dict[str, Any]:
-    """Fit everything that is over; the seed is fixed, so equal tables give equal fits."""
+def fit_losses(
+    state: SweepState, *, resamples: int | None = None, sweep_dir: Path | None = None
+) -> dict[str, Any]:
+    """Fit everything that is over; the seed is fixed, so equal tables give equal fits.
+
+    Args:
+        state: the sweep.
+        resamples: bootstrap refits; None: `RESAMPLES`.
+        sweep_dir: its folder, for the envelope of its training curves; None leaves it out.
+    """
     assert state.opened is not None
     table = read_rows(loss_frame(state))
     report = fit_table(
         table,
         target_flops=state.opened["target_flops"],
         resamples=RESAMPLES if resamples is None else resamples,
+        curves=None if sweep_dir is None else training_curves(state, sweep_dir),
     )
     return report.to_dict()
+
+
+def training_curves(state: SweepState, sweep_dir: Path) -> dict[str, dict[str, list[float]]] | None:
+    """Logged points of every run that is in the fit, as the envelope takes them.
+
+    Returns:
+        By trial_id: `tokens`, `flops`, `loss`, `learning_rate`; None when nothing was logged.
+    """
+    names = ("tokens", "flops", "loss", "learning_rate")
+    curves = {}
+    for trial_id, trial in state.trials.items():
+        if trial.result is None or not trial.result.is_datum:
+            continue
+        points = [
+            [line[name] for name in names]
+            for line in metric_lines(sweep_dir, trial_id)
+            if all(line.get(name) is not None for name in names) and line["flops"] > 0
+        ]
+        if points:
+            curves[trial_id] = dict(zip(names, map(list, zip(*points, strict=True)), strict=True))
+    return curves or None
 
 
 def write_losses(state: SweepState, sweep_dir: Path) -> Path:

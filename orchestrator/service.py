@@ -355,7 +355,7 @@ class _Sweep:
                 trained=self._runner.trained,
             )
         self._display.note("Fitting and writing the report ...")
-        fit = fit_losses(self._state, resamples=self._answer.resamples)
+        fit = fit_losses(self._state, resamples=self._answer.resamples, sweep_dir=setting.sweep_dir)
         self._append(EventKind.SWEEP_FITTED, **_summary(fit))
         report = None
         if self._answer.report:
@@ -403,7 +403,9 @@ class _Sweep:
         if fit_file.exists() and report.exists():
             fit = json.loads(fit_file.read_text())
         else:
-            fit = fit_losses(self._state, resamples=self._answer.resamples)
+            fit = fit_losses(
+                self._state, resamples=self._answer.resamples, sweep_dir=setting.sweep_dir
+            )
             report = write_outcome(self._state, setting.sweep_dir, setting.budget, fit)
         return Outcome(
             exit_code=_exit_code(self._state, fit),

@@ -35,6 +35,10 @@ BudgetFile = Annotated[Path, typer.Argument(help="The budget file.", metavar="BU
 SweepName = Annotated[
     str, typer.Argument(help="A sweep's name, its folder, or its budget file.", metavar="SWEEP")
 ]
+Measured = Annotated[
+    str,
+    typer.Argument(help="A sweep's name, folder or budget file; or a table.", metavar="SWEEP"),
+]
 Outputs = Annotated[
     Path, typer.Option("--outputs", help="Folder of all sweeps.", envvar="SWEEP_OUTPUTS")
 ]

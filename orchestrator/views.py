@@ -13,6 +13,7 @@ from rich.table import Table
 from orchestrator.plan import Plan
 from orchestrator.state import SweepState, TrialStatus
 from orchestrator.throughput import Throughput
+from orchestrator.trial import Trial
 from orchestrator.units import (
     format_bytes,
     format_count,
@@ -171,11 +172,24 @@ def byte_lines(fit: Mapping[str, Any], bytes_per_token: float) -> list[str]:
     ]
 
 
+def _in_bytes(fit: Mapping[str, Any]) -> list[str]:
+    """The optimum in bytes of raw text, where the table tells how many a token holds."""
+    best = fit["optimum"][0] if fit["optimum"] else {}
+    if "bytes_per_parameter" not in best:
+        return []
+    low, high = best["bytes_per_parameter_interval"]
+    loss = "" if best["bpb"] is None else f"; loss {best['bpb']:.4f} bits per byte"
+    return [
+        f"  in bytes ({best['bytes_per_token']:.3g} a token): "
+        f"{best['bytes_per_parameter']:.3g} bytes per parameter [{low:.3g}, {high:.3g}]{loss}"
+    ]
+
+
 def print_fit(console: Console, fit: Mapping[str, Any]) -> None:
     """Print a fit: the answer, the laws, the levels, the checks that failed, the warnings."""
     first, *rest = answer_lines(fit)
     console.print(f"[bold]{escape(first)}[/]", soft_wrap=True)
-    for line in rest:
+    for line in [*rest, *_in_bytes(fit)]:
         console.print(escape(line), soft_wrap=True)
     for name, law in fit["laws"].items():
         numbers = ", ".join(
@@ -200,25 +214,55 @@ def print_fit(console: Console, fit: Mapping[str, Any]) -> None:
 
 
 def prediction_lines(record: Mapping[str, Any]) -> list[str]:
-    """A prediction in words, with its interval and how far it reaches beyond the runs."""
-    low, high = record["prediction_interval"]
+    """A prediction in words, with its intervals and how far it reaches beyond the runs."""
     reach = record["extrapolation"]
     beyond = f"{reach:.3g} times beyond the runs" if reach > 1 else "inside the range of the runs"
     loss = (
-        f"loss {record['loss']:.4f} [{low:.4f}, {high:.4f}] nats per token "
+        f"loss {record['loss']:.4f} {_ends(record['prediction_interval'], '.4f')} nats per token "
         f"({record['confidence']:.0%} interval of one run), {beyond}"
     )
-    size = (
-        f"N = {format_count(record['params'])} parameters on D = {format_count(record['tokens'])} "
-        "tokens"
-    )
     if "tokens_per_parameter" not in record:
-        return [f"{size}: {loss}"]
-    low, high = record["interval"]
+        return [
+            f"N = {format_count(record['params'])} parameters on "
+            f"D = {format_count(record['tokens'])} tokens: {loss}"
+        ]
+    hours = [f"{record['gpu_hours']:g} hours at {record['speed']}:"] if "speed" in record else []
+    computes = record["flops_interval"]
+    span = f" {_ends(computes, '.3g')}" if computes else ""
     return [
-        f"{format_flops(record['flops'])} FLOPs: {size}, {record['tokens_per_parameter']:.3g} "
-        f"tokens per parameter [{low:.3g}, {high:.3g}]",
+        *hours,
+        f"{format_flops(record['flops'])} FLOPs{span}: "
+        f"{_counted('N', record['params'], record['params_interval'])} parameters on "
+        f"{_counted('D', record['tokens'], record['tokens_interval'])} tokens, "
+        f"{record['tokens_per_parameter']:.3g} tokens per parameter "
+        f"{_ends(record['interval'], '.3g')}",
         f"  {loss}",
+    ]
+
+
+def _counted(name: str, value: float, ends: Sequence[float | None]) -> str:
+    """A count with its interval, where it has one of any width."""
+    low, high = (("?" if end is None else format_count(end)) for end in ends)
+    span = "" if ends[0] == ends[1] is not None else f" [{low}, {high}]"
+    return f"{name} = {format_count(value)}{span}"
+
+
+def _ends(ends: Sequence[float | None], form: str) -> str:
+    low, high = ("?" if end is None else format(end, form) for end in ends)
+    return f"[{low}, {high}]"
+
+
+def ready_lines(
+    trial: Trial, config: Path, data_dir: Path | None, remarks: Sequence[str]
+) -> list[str]:
+    """A configuration that was written: what it trains, how to start it, what to know."""
+    shape = trial.config.shape
+    data = data_dir or "THE_SWEEPS_TOKEN_FILES"
+    return [
+        f"{config}: {shape.d_model}x{shape.n_layer}, N = {format_count(trial.counts.matmul)}, "
+        f"D = {format_count(trial.config.tokens)}, {format_flops(trial.flops)} FLOPs",
+        *(f"  {remark}" for remark in remarks),
+        f"Next: python -m trainer {config} --data {data} --out {config.with_suffix('')}",
     ]
 
 

@@ -179,3 +179,32 @@ def test_the_report_carries_the_envelope_only_when_curves_are_given(horizons):
     refused = fit_table(table, resamples=0, curves=without_rates(curves)).to_dict()["envelope"]
     assert (refused["status"], refused["exponent_N"]) == ("refused", None)
     json.dumps(refused, allow_nan=False)
+
+
+def test_the_envelope_enters_the_sensitivity_table_and_the_agreement_of_estimators(runs):
+    table, curves = runs
+    report = fit_table(table, curves=curves, resamples=20, target_flops=1e21)
+    ratio = report.detail["envelope"]["tokens_per_parameter"]
+    variants = {v["name"]: v for v in report.detail["sensitivity"]["variants"]}
+    assert variants["envelope of training curves"]["tokens_per_parameter"] == ratio
+    (agreement,) = [t for t in report.detail["validation"] if t["test"] == "T5"]
+    assert f"envelope {ratio:.3g} (" in agreement["message"]
+    # Half as much loss for the large models: curves of other runs than the table's.
+    wrong = {
+        name: {**curve, "loss": curve["loss"] * np.linspace(1, 0.4, len(curves))[i]}
+        for i, (name, curve) in enumerate(curves.items())
+    }
+    apart = fit_table(table, curves=wrong, resamples=20, target_flops=1e21)
+    (agreement,) = [t for t in apart.detail["validation"] if t["test"] == "T5"]
+    assert agreement["passed"] is False
+    assert any(line.startswith("T5:") for line in apart.warnings)
+
+
+def test_the_end_of_a_decayed_run_is_its_row_of_the_table(horizons):
+    table, curves = horizons
+    # The training loss of the last batch is another number than the held-out loss.
+    noisy = {k: {**c, "loss": c["loss"] * 1.3} for k, c in curves.items()}
+    assert read_envelope(table, noisy).fit.log_N == read_envelope(table, curves).fit.log_N
+    np.testing.assert_array_equal(
+        read_envelope(table, noisy).fit.points, read_envelope(table, curves).fit.points
+    )

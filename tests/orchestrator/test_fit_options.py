@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from analysis.laws import Surface
 from orchestrator.errors import BadInput
 from orchestrator.fitting import fit_any_table
+from orchestrator.views import print_fit
 
 LAW = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
 
@@ -98,3 +102,67 @@ def test_a_table_of_one_level_cannot_be_held_out(table: Path) -> None:
     frame.iloc[:7].to_csv(table, index=False)
     with pytest.raises(BadInput, match="needs cheaper runs; 7 of 7"):
         fit_any_table(table, **options(holdout=True))
+
+
+def printed(fit: dict[str, object]) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    print_fit(console, fit)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_fit_prints_bytes_beside_tokens_where_the_table_tells_their_number(table: Path) -> None:
+    frame = pd.read_csv(table)
+    assert "bytes per parameter" not in printed(fit_any_table(table, **options()))
+    frame.assign(bpb=frame["loss"] / (np.log(2) * 4.2)).to_csv(table, index=False)
+    fit = fit_any_table(table, **options())
+    best = fit["optimum"][0]
+    text = printed(fit)
+    assert f"{4.2 * best['tokens_per_parameter']:.3g} bytes per parameter [" in text
+    assert "in bytes (4.2 a token)" in text
+    assert f"loss {best['loss'] / (np.log(2) * 4.2):.4f} bits per byte" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: f.assign(tokens=20 * f["params"]), "R3"),
+        (lambda f: f.assign(params=1e8), "R1"),
+        (lambda f: f.assign(tokenizer=["a", "b"] * 14), "R8"),
+        (lambda f: f.assign(loss_unit=["nats", "bits"] * 14), "R8"),
+    ],
+    ids=["one ratio", "one size", "two tokenizers", "two units of loss"],
+)
+def test_tables_that_carry_no_answer_are_refused_or_flagged_by_the_rule_s_name(
+    table: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str
+) -> None:
+    change(pd.read_csv(table)).to_csv(table, index=False)
+    fit = fit_any_table(table, **options())
+    assert fit["status"] != "identified"
+    assert words in {check["rule"] for check in fit["checks"] if not check["passed"]}
+
+
+def test_tokens_in_billions_are_refused_with_the_import_that_mends_them(table: Path) -> None:
+    frame = pd.read_csv(table)
+    frame.assign(tokens=frame["tokens"] / 1e9).to_csv(table, index=False)
+    with pytest.raises(BadInput, match=r"sweep import t\.csv --unit tokens=1e9"):
+        fit_any_table(table, **options())
+
+
+def test_a_table_takes_a_sweep_s_place_in_the_verbs(table: Path) -> None:
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "orchestrator", *words],
+            cwd=table.parent, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    predicted = command("predict", "t.csv", "--gpu-hours", "100", "--device-flops", "1e15",
+                        "--mfu", "0.5", "--json")  # fmt: skip
+    assert predicted.returncode == 0, predicted.stderr
+    record = json.loads(predicted.stdout)
+    assert record["flops"] == pytest.approx(1.8e20)
+    assert record["params_interval"][0] < record["params"] < record["params_interval"][1]
+    reported = command("report", "t.csv")
+    assert reported.returncode == 0, reported.stderr
+    assert (table.parent / "t-report" / "report.html").is_file()
+    no_speed = command("predict", "t.csv", "--gpu-hours", "100")
+    assert (no_speed.returncode, "SWP-1341" in no_speed.stderr) == (2, True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +15,14 @@ import pytest
 from orchestrator.display import SilentDisplay
 from orchestrator.errors import BadInput
 from orchestrator.executors.base import Finished, Job
-from orchestrator.forecast import compare, predict
+from orchestrator.forecast import Question, compare, predict
+from orchestrator.measurements import read_measurements
+from orchestrator.ready_run import ready_run, write_config
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
+from trainer.config import TrainConfig
+from trainer.data.shards import TokenData, prepare
+from trainer.data.source import DataSource
 
 
 @pytest.fixture
@@ -46,8 +55,7 @@ def sweep(
 
 
 def ask(folder: Path, **question: float) -> dict[str, Any]:
-    empty = {"flops": None, "params": None, "tokens": None, "loss": None}
-    return predict(folder, **{**empty, **question})
+    return predict(read_measurements(folder), Question(**question))
 
 
 def test_the_loss_of_a_run_follows_the_law_that_made_the_table(sweep: Callable[..., Path]) -> None:
@@ -78,8 +86,124 @@ def test_a_question_that_is_not_one_is_refused(
 def test_the_better_of_two_sweeps_is_told_with_its_compute_multiplier(
     sweep: Callable[..., Path],
 ) -> None:
-    record = compare(sweep("worse"), sweep("better", factor=0.97))
+    record = compare(
+        read_measurements(sweep("worse")), read_measurements(sweep("better", factor=0.97))
+    )
     assert len(record["levels"]) == 3
     for level in record["levels"]:
         assert level["difference"] == pytest.approx(-0.03 * level["loss_a"], rel=0.05)
         assert level["compute_multiplier"] > 1
+
+
+def test_a_compute_gives_n_d_and_loss_each_with_an_interval_on_the_cost_curve(
+    sweep: Callable[..., Path],
+) -> None:
+    found = ask(sweep("small"), flops=5e12)
+    low_n, high_n = found["params_interval"]
+    low_d, high_d = found["tokens_interval"]
+    assert low_n < found["params"] < high_n
+    assert low_d < found["tokens"] < high_d
+    # The ends of N and of D are one another's: the largest model has the fewest tokens.
+    assert found["interval"] == pytest.approx([low_d / high_n, high_d / low_n], rel=1e-6)
+    assert found["confidence_interval"][0] < found["loss"] < found["confidence_interval"][1]
+
+
+@pytest.mark.parametrize(("held", "other"), [("params", "tokens"), ("tokens", "params")])
+def test_a_size_that_is_held_moves_its_uncertainty_into_the_other_and_the_compute(
+    sweep: Callable[..., Path], held: str, other: str
+) -> None:
+    folder = sweep("small")
+    at_compute = ask(folder, flops=5e12)
+    found = ask(folder, **{held: at_compute[held]})
+    assert found[f"{held}_interval"] == [at_compute[held]] * 2
+    low, high = found["flops_interval"]
+    assert low < found["flops"] < high
+    low, high = found[f"{other}_interval"]
+    assert low < found[other] < high
+    # The end of the interval is the compute whose own interval begins or ends at what is held.
+    edge = ask(folder, flops=found["flops_interval"][0])
+    assert edge[f"{held}_interval"][1] == pytest.approx(at_compute[held], rel=0.02)
+
+
+def test_a_loss_to_reach_has_an_interval_of_compute(sweep: Callable[..., Path]) -> None:
+    folder = sweep("small")
+    at_compute = ask(folder, flops=5e12)
+    found = ask(folder, loss=at_compute["loss"])
+    low, high = found["flops_interval"]
+    assert low < found["flops"] < high
+
+
+def test_hours_become_compute_by_the_measured_or_the_given_speed(
+    sweep: Callable[..., Path],
+) -> None:
+    folder = sweep("small")
+    table = read_measurements(folder).table
+    largest = table.params == table.params.max()
+    rate = 1e5 * float((table.flops / table.tokens)[largest][0])
+    measured = ask(folder, gpu_hours=1.0)
+    assert measured["flops"] == pytest.approx(3600 * rate, rel=1e-9)
+    assert "measured on the largest model" in measured["speed"]
+    given = ask(folder, gpu_hours=2.0, device_flops=1e10, mfu=0.25)
+    assert given["flops"] == pytest.approx(2 * 3600 * 2.5e9, rel=1e-9)
+    with pytest.raises(BadInput, match="--device-flops with --mfu"):
+        ask(folder, gpu_hours=2.0, device_flops=1e10)
+
+
+def test_a_table_answers_as_its_sweep_does_and_compares_with_it(sweep: Callable[..., Path]) -> None:
+    folder = sweep("small")
+    table = folder / "losses.csv"
+    assert ask(table, flops=5e12) == ask(folder, flops=5e12)
+    record = compare(read_measurements(table), read_measurements(folder))
+    assert all(level["difference"] == 0 for level in record["levels"])
+    with pytest.raises(BadInput, match="the table must exist"):
+        read_measurements(folder / "none.csv")
+
+
+def test_a_predicted_optimum_becomes_a_run_of_the_sweeps_own_family(
+    sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = sweep("small")
+    record = ask(folder, flops=5e12)
+    ready = ready_run(read_measurements(folder), record)
+    config = ready.trial.config
+    assert ready.trial.counts.matmul == pytest.approx(record["params"], rel=0.15)
+    # It spends the compute that was asked for, up to a step of tokens.
+    assert 0.99 < ready.trial.flops / 5e12 <= 1
+    assert (config.shape.context, config.batch_tokens) == (128, 512)
+    path = tmp_path / "next.json"
+    write_config(ready, path)
+    assert TrainConfig.from_json(path.read_text()) == config
+    with pytest.raises(BadInput, match="does not replace a file"):
+        write_config(ready, path)
+
+
+def test_what_cannot_be_trained_is_no_configuration(sweep: Callable[..., Path]) -> None:
+    folder = sweep("small")
+    with pytest.raises(BadInput, match="a table has none"):
+        ready_run(read_measurements(folder / "losses.csv"), ask(folder, flops=5e12))
+    with pytest.raises(BadInput, match=r"under training\.min_steps"):
+        ready_run(read_measurements(folder), ask(folder, params=20_000, tokens=5e4))
+
+
+def test_the_written_configuration_trains(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    tokens = prepare(
+        DataSource(corpus="synthetic:simple", tokenizer="char"), cache_root=tmp_path / "tokens"
+    )
+    manifest = TokenData.open(tokens).manifest
+    folder = sweep("small")
+    record = ask(folder, params=1_000, tokens=512 * 300)
+    config = ready_run(read_measurements(folder), record).trial.config
+    # The sweep's corpus is a fake: the same run on tokens that are there.
+    shape = dataclasses.replace(config.shape, vocab_size=manifest.vocab_size)
+    real = dataclasses.replace(
+        config, shape=shape, data_digest=manifest.digest, validation_tokens=1280
+    )
+    (tmp_path / "next.json").write_text(real.to_json())
+    out = tmp_path / "run"
+    arguments = [str(tmp_path / "next.json"), "--data", str(tokens), "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *arguments, "--quiet", "--no-samples"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 300

@@ -1,0 +1,109 @@
+"""Results for people in Python: words, plain values, LaTeX, a picture; and no heavy package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis import fit_surface, fit_table, predict_loss, predict_optimum, read_rows
+from analysis.cost import SIX_N
+
+
+@pytest.fixture(scope="module")
+def report(isoflop_frame, besiroglu):
+    return fit_table(read_rows(isoflop_frame(besiroglu)), resamples=20)
+
+
+@pytest.fixture(scope="module")
+def surface(report):
+    return report.fits["chinchilla"]
+
+
+def test_a_fitted_surface_prints_its_law_and_how_sure_it_is(surface):
+    text = str(surface)
+    assert text.startswith("chinchilla: L = E + A/N^alpha + B/D^beta")
+    assert f"alpha {surface.surface.alpha:.4f}" in text
+    assert "28 runs, objective" in text
+    assert "standard errors: alpha" in text
+    assert "NOT IDENTIFIED" not in text
+
+
+def test_a_surface_that_the_runs_do_not_determine_says_so(besiroglu):
+    N = np.array([1e8, 1e8, 2e8, 2e8, 4e8, 4e8])
+    D = np.full(6, 1e10) * np.array([1, 1.001] * 3)
+    fit = fit_surface(N, D, np.asarray(besiroglu.loss(N, D)) * np.array([1, 1.02] * 3))
+    assert fit.at_bound
+    assert "NOT IDENTIFIED" in str(fit)
+    json.dumps(fit.to_dict(), allow_nan=False)
+
+
+def test_results_as_plain_values_and_latex_hold_the_same_numbers(surface, report):
+    record = surface.to_dict()
+    assert record["alpha"] == surface.surface.alpha
+    assert record["sd"]["alpha"] == pytest.approx(float(np.sqrt(surface.covariance[3, 3])))
+    assert f"{surface.surface.alpha:.4f}" in surface.to_latex()
+    assert report.to_dict()["laws"]["chinchilla"]["alpha"] == surface.surface.alpha
+
+
+def test_predictions_print_their_intervals(surface):
+    run = predict_loss(surface, 1e9, 2e10)
+    assert str(run).startswith(f"loss {run.loss:.4f} [{run.prediction_interval[0]:.4f}, ")
+    best = predict_optimum(surface, 1e20, cost=SIX_N, max_flops=1e19)
+    assert "10 times the largest run" in str(best)
+
+
+def test_a_result_draws_itself_into_a_file_or_onto_given_axes(report, surface, tmp_path: Path):
+    axes = report.plot(path=tmp_path / "law.png")
+    assert (tmp_path / "law.png").stat().st_size > 5000
+    assert axes.get_xlabel() == "parameters N"
+    drawn = axes.collections[0].get_offsets()
+    np.testing.assert_allclose(drawn[:, 0], np.exp(surface.data.n + surface.data.centre[0]))
+    from matplotlib.figure import Figure
+
+    given = Figure().subplots()
+    assert surface.plot(given) is given
+    # The dashed line goes through the optima of the law at equal compute.
+    sizes, losses = given.lines[-1].get_data()
+    middle = surface.surface.optimum(float(np.exp(np.log([1e18, 10**19.5]).mean())))
+    assert sizes[2] == pytest.approx(middle.params, rel=0.05)
+    assert losses[2] == pytest.approx(middle.loss, rel=1e-3)
+
+
+def test_a_refused_result_says_why_there_is_nothing_to_draw(isoflop_frame, besiroglu):
+    empty = read_rows(isoflop_frame(besiroglu).assign(excluded="all"))
+    with pytest.raises(ValueError, match="no run is left after exclusions"):
+        fit_table(empty).plot()
+
+
+def test_the_analysis_works_where_none_of_the_heavy_packages_is_installed(tmp_path: Path):
+    script = """
+import sys
+for name in ("orchestrator", "trainer", "torch", "ray", "mlflow", "optuna", "transformers",
+             "datasets", "typer", "rich", "pydantic"):
+    sys.modules[name] = None  # importing it raises ImportError
+import numpy as np
+from analysis import Surface, fit_table, read_table, write_fit, write_table, read_rows
+import pandas as pd
+law = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
+C = np.repeat(10 ** np.array([18, 18.5, 19]), 6)
+N = np.sqrt(C / 120) * np.tile(np.geomspace(1 / 4, 4, 6), 3)
+D = C / (6 * N)
+write_table(read_rows(pd.DataFrame({"params": N, "tokens": D, "loss": law.loss(N, D)})), "t.csv")
+report = fit_table(read_table("t.csv"), resamples=20)
+report.plot(path="law.svg")
+write_fit(report, "fit.json")
+from analysis.report import write_report
+write_report(__import__("pathlib").Path("report"), fit=report.to_dict(), table=read_table("t.csv"))
+print(report.status)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("identified", "weak")
+    assert (tmp_path / "report" / "report.html").is_file()
