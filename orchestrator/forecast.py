@@ -56,7 +56,12 @@ class Speed:
 
 def fit_of(runs: Measurements) -> FitReport:
     """The fit of measured runs at the compute that they were for."""
-    return fit_table(runs.table, target_flops=runs.target_flops, resamples=RESAMPLES)
+    return _fit_at(runs, runs.target_flops)
+
+
+def _fit_at(runs: Measurements, flops: float | None) -> FitReport:
+    """The answer alone: the sections that only a report prints are left out."""
+    return fit_table(runs.table, target_flops=flops, resamples=RESAMPLES, detail=False)
 
 
 def predict(runs: Measurements, question: Question) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def predict(runs: Measurements, question: Question) -> dict[str, Any]:
         except ValueError as error:
             raise _no_question(str(error)) from None
     # The same question as the fit's own, at another compute: the same estimator and interval.
-    there = fit_table(runs.table, target_flops=flops, resamples=RESAMPLES)
+    there = _fit_at(runs, flops)
     if there.status == "not_identified":
         raise _no_answer(runs, there)
     return finite(record | _optimum(there, flops, question))
