@@ -117,7 +117,7 @@ class TrialRunner:
         """Submit a trial if what is left of the budget pays for it, its lost attempts included."""
         assert self.state.opened is not None
         trial = self.state.trials[trial_id]
-        committed = self.state.charged_flops + sum(self.in_flight.values())
+        committed = self.state.charged_flops + sum(self.in_flight.values()) + self._owed(trial_id)
         steps = steps_in_all(self.folder(trial_id), steps=trial.config.steps)
         cost = trial.flops_per_step * max(0, steps - trial.lost_steps) + trial.evaluation_flops
         if committed + cost > self.state.opened["budget_flops"]:
@@ -127,6 +127,21 @@ class TrialRunner:
         self.in_flight[trial_id] = cost
         self._executor.submit(self._job(trial))
         return True
+
+    def _owed(self, but: str) -> float:
+        """FLOPs that trials which wait have spent, and that no event says: their driver died."""
+        waiting = (
+            trial
+            for trial in self.state.trials.values()
+            if trial.attempts
+            and trial.trial_id not in (*self.in_flight, but)
+            and not self.state.is_final(trial.trial_id)
+        )
+        return sum(
+            trial.flops_per_step
+            * max(0, steps_executed(self.folder(trial.trial_id)) - trial.lost_steps)
+            for trial in waiting
+        )
 
     def watch(self) -> None:
         """Take events until a trial is over; after a stop, until all are or its grace ends."""
