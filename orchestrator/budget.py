@@ -506,6 +506,17 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
+def filled(record: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the keys that it lacks, at any depth, taken from another one."""
+    missing = {key: value for key, value in other.items() if key not in record}
+    return missing | {
+        key: filled(value, other[key])
+        if isinstance(value, Mapping) and isinstance(other.get(key), Mapping)
+        else value
+        for key, value in record.items()
+    }
+
+
 def changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
     """Lines `key: old -> new` for every leaf in which two `science()` records differ."""
     lines = []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from orchestrator.budget import changed_keys
+from orchestrator.budget import Budget, changed_keys, filled, parse_budget
 from orchestrator.errors import Fault, StateRefused
 from orchestrator.journal import JOURNAL, Journal, read_state, write_atomic
 from orchestrator.setting import Setting
@@ -49,8 +51,7 @@ def open_sweep(setting: Setting, journal: Journal) -> None:
             **({"tuning_flops": spent} if (spent := tuning_flops(setting.sweep_dir)) else {}),
         )
         return
-    if opened["budget_digest"] != budget.digest:
-        changes = changed_keys(opened["science"], budget.science())
+    if changes := _changes(opened, setting.sweep_dir, budget):
         raise StateRefused(
             Fault(
                 code="SWP-5004",
@@ -71,3 +72,15 @@ def open_sweep(setting: Setting, journal: Journal) -> None:
                 remedy="restore the files, or give the budget another `name`",
             )
         )
+
+
+def _changes(opened: Mapping[str, Any], sweep_dir: Path, budget: Budget) -> list[str]:
+    """What a budget says otherwise than the one that a sweep began with.
+
+    A release may add keys: the record of an older sweep lacks them, and then they mean what the
+    kept file, read today, says of them.
+    """
+    if opened["budget_digest"] == budget.digest:
+        return []
+    kept = parse_budget((sweep_dir / "budget.yaml").read_text(), file="budget.yaml")
+    return changed_keys(filled(opened["science"], kept.science()), budget.science())

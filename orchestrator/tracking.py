@@ -122,7 +122,7 @@ def read_experiment(uri: str, experiment: str) -> list[TrackedRun]:
         except MlflowException as error:
             raise EnvironmentUnusable(
                 Fault(
-                    code="SWP-3005",
+                    code="SWP-3006",
                     rule=f"the MLflow store must answer: {str(error).splitlines()[0][:200]}",
                     place=redacted(uri),
                     remedy="check the URI, the network, and MLFLOW_TRACKING_USERNAME and _PASSWORD",
