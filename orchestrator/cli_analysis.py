@@ -38,7 +38,10 @@ def fit(
     ] = None,
     mapping: Mapping = None,
     target_flops: Annotated[
-        str | None, typer.Option(help="Compute that the ratio is wanted at, e.g. 1e21.")
+        str | None,
+        typer.Option(
+            "--target-flops", "--target", help="Compute that the ratio is wanted at, e.g. 1e21."
+        ),
     ] = None,
     convention: Annotated[
         str, typer.Option(help="Which parameters are N: matmul, total, body, active.")
@@ -77,8 +80,13 @@ def fit(
     if sweep is not None and is_table(sweep):
         table, sweep = Path(sweep), None
     if sweep is not None:
+        _check_only_for_tables(mapping, convention, report_dir)
         result = fit_sweep(
-            find_sweep(sweep, outputs), huber_delta=huber_delta, law=law, holdout=bool(holdout)
+            find_sweep(sweep, outputs),
+            target_flops=_flops(target_flops, "--target-flops"),
+            huber_delta=huber_delta,
+            law=law,
+            holdout=bool(holdout),
         )
     else:
         assert table is not None
@@ -217,6 +225,29 @@ def _find(name: str, outputs: Path) -> Path:
     from orchestrator.measurements import is_table
 
     return Path(name) if is_table(name) else find_sweep(name, outputs)
+
+
+def _check_only_for_tables(
+    mapping: list[str] | None, convention: str, report_dir: Path | None
+) -> None:
+    """A sweep knows its columns, reports every convention, and has a report."""
+    given = {
+        "--map": bool(mapping),
+        "--convention": convention != "matmul",
+        "--report": report_dir is not None,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise BadInput(
+                Fault(
+                    code="SWP-1343",
+                    rule=f"{option} is for tables; a sweep's columns, conventions and report are "
+                    "its own",
+                    place=option,
+                    remedy="leave it out, or fit the sweep's table: "
+                    "sweep fit --table outputs/NAME/losses.csv",
+                )
+            )
 
 
 def _check_choices(law: str | None, holdout: str | None) -> None:

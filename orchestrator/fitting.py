@@ -60,13 +60,21 @@ def fit_any_table(
 
 
 def fit_sweep(
-    sweep_dir: Path, *, huber_delta: float | None, law: str | None = None, holdout: bool = False
+    sweep_dir: Path,
+    *,
+    target_flops: float | None = None,
+    huber_delta: float | None,
+    law: str | None = None,
+    holdout: bool = False,
 ) -> dict[str, Any]:
-    """Fit what a sweep has finished so far; the options are `fit_any_table`'s."""
+    """Fit what a sweep has finished so far; the options are `fit_any_table`'s.
+
+    Without `target_flops` the ratio is wanted at the target of the sweep's budget.
+    """
     runs = read_measurements(sweep_dir, curves=True)
     return _fit(
         runs.table,
-        target_flops=runs.target_flops,
+        target_flops=target_flops or runs.target_flops,
         convention="matmul",
         huber_delta=huber_delta,
         law=law,

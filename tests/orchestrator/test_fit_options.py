@@ -166,3 +166,26 @@ def test_a_table_takes_a_sweep_s_place_in_the_verbs(table: Path) -> None:
     assert (table.parent / "t-report" / "report.html").is_file()
     no_speed = command("predict", "t.csv", "--gpu-hours", "100")
     assert (no_speed.returncode, "SWP-1341" in no_speed.stderr) == (2, True)
+
+
+def test_the_target_of_a_table_is_asked_for_by_either_name(table: Path) -> None:
+    for name in ("--target", "--target-flops"):
+        fitted = fit_command(name, "2e21", "--json", cwd=table.parent)
+        assert json.loads(fitted.stdout)["optimum"][0]["flops"] == 2e21, fitted.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [("--convention", "total"), ("--map", "params=N"), ("--report", "there")]
+)
+def test_what_is_for_tables_only_is_refused_beside_a_sweep(
+    tmp_path: Path, option: tuple[str, str]
+) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "fit", "my-sweep", *option],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert f"SWP-1343]: {option[0]} is for tables" in refused.stderr

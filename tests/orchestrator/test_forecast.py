@@ -16,6 +16,7 @@ import pytest
 from orchestrator.display import SilentDisplay
 from orchestrator.errors import BadInput
 from orchestrator.executors.base import Finished, Job
+from orchestrator.fitting import fit_sweep
 from orchestrator.forecast import Question, compare, predict
 from orchestrator.measurements import read_measurements
 from orchestrator.ready_run import ready_run, write_config
@@ -75,6 +76,15 @@ def test_the_questions_are_each_others_inverse(sweep: Callable[..., Path]) -> No
     assert at_compute["extrapolation"] == pytest.approx(5e12 / 1.02e12, rel=0.02)
     low, high = at_compute["interval"]
     assert low <= at_compute["tokens_per_parameter"] <= high
+
+
+def test_a_sweep_is_fitted_at_another_target_when_asked(sweep: Callable[..., Path]) -> None:
+    folder = sweep("small")
+    asked = fit_sweep(folder, target_flops=5e12, huber_delta=None)["optimum"][0]
+    own = fit_sweep(folder, huber_delta=None)["optimum"][0]
+    assert asked["flops"] == 5e12
+    assert own["flops"] == pytest.approx(10 * 1.02e12)
+    assert asked["tokens_per_parameter"] != own["tokens_per_parameter"]
 
 
 @pytest.mark.parametrize("question", [{}, {"flops": 1e12, "loss": 1.5}, {"loss": 0.01}])
