@@ -102,7 +102,7 @@ def server(tmp_path: Path, calm: Place) -> Iterator[tuple[int, Path]]:
             *("--artifacts-destination", str(tmp_path / "artifacts")),
         ],
         stdout=subprocess.DEVNULL,
-        stderr=(tmp_path / "server.log").open("w"),
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
         cwd=tmp_path,
         env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
