@@ -244,6 +244,11 @@ def _r6_stable(facts: Facts) -> Check:
     )
 
 
+def form_is_covered(form: float, own: float) -> bool:
+    """Whether the choice of law adds little to a ratio's own error; both sd of ln(D/N)."""
+    return form <= max(FORM_FLOOR, FORM_SHARE * own)
+
+
 def _r7_fit(facts: Facts) -> tuple[Check, ...]:
     p = facts.lack_of_fit_p
     words = "lack of fit not tested: no replicate seeds"
@@ -257,7 +262,7 @@ def _r7_fit(facts: Facts) -> tuple[Check, ...]:
         checks.append(
             _check(
                 "R7",
-                form <= max(FORM_FLOOR, FORM_SHARE * own),
+                form_is_covered(form, own),
                 "warn",
                 f"the choice of law moves D/N by {form:.0%} (one sd), its own interval by "
                 f"{own:.0%}",

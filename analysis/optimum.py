@@ -14,8 +14,9 @@ import numpy as np
 from scipy.stats import norm
 
 from analysis.bytes import bytes_per_token
+from analysis.checks import form_is_covered
 from analysis.predict import Prediction, predict_optimum
-from analysis.study import Study
+from analysis.study import Study, headline_sd
 from analysis.uncertainty import Interval, ratio_interval
 
 _CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
@@ -101,7 +102,7 @@ def optimum_row(study: Study, headline: str, flops: float, confidence: float) ->
     found: Prediction = predict_optimum(
         fit, flops, cost=study.cost, draws=draws, max_flops=top, confidence=confidence
     )
-    form_sd = _form_sd(study, flops, found) if headline == "tied" else 0.0
+    form_sd = _tied_sd(study, flops, found) if headline == "tied" else _form_sd(study)
     intervals = {
         f"{c:g}": (i.low, i.high)
         for c in _CONFIDENCES
@@ -120,7 +121,19 @@ def optimum_row(study: Study, headline: str, flops: float, confidence: float) ->
     )
 
 
-def _form_sd(study: Study, flops: float, tied: Prediction) -> float:
+def _form_sd(study: Study) -> float:
+    """Standard deviation of ln(D/N) that the choice of law adds to the headline's interval.
+
+    Nothing while the headline's own error covers it; where rule R7 finds that it does not, an
+    interval of one law alone would be narrower than what the runs can carry.
+    """
+    form = study.selection.sd_form if study.selection is not None else math.nan
+    own = headline_sd(study)
+    dominates = math.isfinite(form) and math.isfinite(own) and not form_is_covered(form, own)
+    return form if dominates else 0.0
+
+
+def _tied_sd(study: Study, flops: float, tied: Prediction) -> float:
     """Standard deviation of ln(D/N) that stands for the choice of equal exponents.
 
     Half the distance to the ratio of the law with free exponents, as the standard deviation of a
