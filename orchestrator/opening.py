@@ -48,6 +48,8 @@ def open_sweep(setting: Setting, journal: Journal) -> None:
             science=budget.science(),
             data=data.record,
             aside_flops=setting.plan.aside_flops,
+            precision=setting.hardware.precision,
+            precision_seconds=dict(setting.precision_seconds),
             **({"tuning_flops": spent} if (spent := tuning_flops(setting.sweep_dir)) else {}),
         )
         return

@@ -240,6 +240,11 @@ def _words(event: Event, state: SweepState) -> str:
             return f"budget raised to {format_flops(data['budget_flops'])} FLOPs"
         case EventKind.BUDGET_SPENT:
             return f"budget spent: {len(data['trial_ids'])} trials left out"
+        case EventKind.SWEEP_EXAMINED:
+            checks = data["checks"]
+            failed = [check["name"] for check in checks if not check["passed"]]
+            verdict = f"failed: {', '.join(failed)}" if failed else "passed"
+            return f"{len(checks)} checks of the architecture in {data['seconds']:.1f} s: {verdict}"
         case EventKind.SWEEP_FITTED:
             return f"fitted {data['n_points']} runs: {data['message']}"
         case EventKind.SWEEP_INTERRUPTED:

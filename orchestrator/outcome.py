@@ -151,6 +151,10 @@ def _facts(state: SweepState, sweep_dir: Path, budget: Budget) -> SweepFacts:
             for t in trials
             if t.losses_of_workers
         ],
+        examination=[
+            f"{c['name']}: {'passed' if c['passed'] else 'failed'}; {c['message']}"
+            for c in (state.examination or {}).get("checks", ())
+        ],
         commands=_commands(budget.name),
         versions=dict(versions(state)),
         hashes={

@@ -31,6 +31,7 @@ from orchestrator.outcome import (
     write_losses,
     write_outcome,
 )
+from orchestrator.preflight import Ask, admit
 from orchestrator.rounds import design_of, plan_round
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, LevelState, Purpose, SweepState, TrialStatus
@@ -70,6 +71,7 @@ def run_sweep(
     tracker: BackgroundProjection | None,
     display: Display,
     answer: Answer = FULL_ANSWER,
+    ask: Ask | None = None,
 ) -> Outcome:
     """Run a sweep, or what is left of it, to its answer.
 
@@ -79,8 +81,10 @@ def run_sweep(
         tracker: MLflow's projection, not yet started; None to do without.
         display: what listens.
         answer: how much is made of the losses.
+        ask: reaches the trainer for the checks before a sweep; None to do without them.
 
     Raises:
+        BadInput: when the architecture fails a check.
         StateRefused: when the directory is in use, or budget or data are not those it began with.
         EnvironmentUnusable: when the executor cannot run, or the disk takes no more.
     """
@@ -88,6 +92,8 @@ def run_sweep(
         setting.sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with Journal(setting.sweep_dir) as journal:
             open_sweep(setting, journal)
+            if ask is not None and not journal.state.finished:
+                admit(setting, journal, display, ask)
             sweep = _Sweep(setting, journal, make_executor, tracker, display, answer)
             return sweep.run()
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from orchestrator.journal import JOURNAL, read_state
 from orchestrator.model_sizes import with_model_sizes
 from orchestrator.opening import tuning_flops
 from orchestrator.plan import Plan, make_plan
+from orchestrator.preflight import ask, settle_precision
 from orchestrator.recipe_file import with_files
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
@@ -85,14 +86,26 @@ def prepare(request: RunRequest) -> Prepared:
     hardware = hardware_for(budget, outputs, machine)
     begun = (sweep_dir / JOURNAL).exists()
     opened = read_state(sweep_dir).opened if begun else None
-    plan = make_plan(
-        budget,
-        data.facts,
-        hardware,
-        budget_flops=opened["budget_flops"] if opened else None,
-        tuning_flops=tuning_flops(sweep_dir),
-        aside_flops=opened.get("aside_flops") if opened else None,
-    )
+    if opened:
+        hardware = replace(hardware, precision=opened.get("precision", hardware.precision))
+
+    def planned() -> Plan:
+        return make_plan(
+            budget,
+            data.facts,
+            hardware,
+            budget_flops=opened["budget_flops"] if opened else None,
+            tuning_flops=tuning_flops(sweep_dir),
+            aside_flops=opened.get("aside_flops") if opened else None,
+        )
+
+    plan = planned()
+    speeds: dict[str, float] = {}
+    if not begun:
+        precision, speeds = settle_precision(budget, plan, hardware, machine, ask)
+        if precision != hardware.precision:
+            hardware = replace(hardware, precision=precision)
+            plan = planned()
     setting = Setting(
         budget=budget,
         budget_text=request.text,
@@ -103,6 +116,7 @@ def prepare(request: RunRequest) -> Prepared:
         data=data,
         hardware=hardware,
         machine=machine,
+        precision_seconds=speeds,
     )
     return Prepared(setting=setting, begun=begun)
 
@@ -133,6 +147,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
         make_executor=lambda: executor_for(budget, machine, plan.slots, sweep_dir),
         tracker=_tracker(budget, outputs, sweep_dir),
         display=display,
+        ask=ask,
     )
     return RunReply(exit_code=outcome.exit_code, document=_document(outcome), report=outcome.report)
 

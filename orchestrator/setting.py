@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.budget import Budget
@@ -34,3 +35,5 @@ class Setting:
     """Slots and speed."""
     machine: Machine
     """Cores and GPUs."""
+    precision_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds a step in each arithmetic, where that was measured to settle `precision: auto`."""

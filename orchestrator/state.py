@@ -27,6 +27,8 @@ class EventKind(StrEnum):
     """A trial of a search was compared with the others of its size."""
     TRIAL_PRUNED = "trial_pruned"
     """A trial of a search was ended early: it lagged behind."""
+    SWEEP_EXAMINED = "sweep_examined"
+    """What the checks of the architecture found, and what they cost."""
     TRIAL_STARTED = "trial_started"
     """An attempt began."""
     TRIAL_FINISHED = "trial_finished"
@@ -190,7 +192,9 @@ class TrialState:
             return self.sunk_flops
         if self.result is None:
             return self.sunk_flops + self.flops_per_step * self.lost_steps
-        evaluated = self.evaluation_flops if self.result.status is RunStatus.COMPLETED else 0.0
+        evaluations = float(self.result.status is RunStatus.COMPLETED)
+        evaluations += self.result.train_loss_without_noise is not None
+        evaluated = evaluations * self.evaluation_flops
         return self.sunk_flops + self.flops_per_step * self.result.steps_executed + evaluated
 
 
@@ -224,6 +228,10 @@ class SweepState:
     """Levels opened so far, cheapest first."""
     trials: dict[str, TrialState] = field(default_factory=dict)
     """Trials by identity, in the order of planning."""
+    examination: dict[str, Any] | None = None
+    """The latest outcome of the checks of the architecture."""
+    examined_flops: float = 0.0
+    """What all checks of the architecture have cost, FLOPs."""
     fit: dict[str, Any] | None = None
     """Summary of the latest fit."""
     added: dict[Purpose, tuple[str, ...]] = field(default_factory=dict)
@@ -241,8 +249,8 @@ class SweepState:
 
     @property
     def charged_flops(self) -> float:
-        """Compute spent so far on trials that are over, FLOPs; the search for a recipe included."""
-        before = float((self.opened or {}).get("tuning_flops", 0.0))
+        """FLOPs spent so far on checks, the search for a recipe and trials that are over."""
+        before = self.examined_flops + float((self.opened or {}).get("tuning_flops", 0.0))
         return before + sum(trial.charged_flops for trial in self.trials.values())
 
     @property
@@ -361,6 +369,11 @@ def _apply(state: SweepState, event: Event) -> SweepState:
             )
             reset = {**state.trials, trial.trial_id: fresh}
             return dataclasses.replace(state, trials=reset, finished=False)
+        case EventKind.SWEEP_EXAMINED:
+            spent = sum(check["flops"] for check in data["checks"])
+            return dataclasses.replace(
+                state, examination=data, examined_flops=state.examined_flops + spent
+            )
         case EventKind.SWEEP_FITTED:
             return dataclasses.replace(state, fit=data)
         case EventKind.SWEEP_INTERRUPTED:

@@ -42,6 +42,7 @@ _METRIC_NAMES = {
     "learning_rate": "train/learning_rate",
     "grad_norm": "train/grad_norm",
     "tokens_per_s": "train/tokens_per_s",
+    "router_load": "train/router_load",
     "validation_loss": "validation/loss",
     "validation_bpb": "validation/bits_per_byte",
 }
@@ -53,6 +54,9 @@ _RUN_STATUS = {
     TrialStatus.PRUNED: "KILLED",
 }
 _SQLITE = "sqlite:///"
+
+FIRST_BATCH = "first_batch.txt"
+"""File of a sweep directory: its first inputs and targets as text."""
 
 BATCH = 1000
 """Metrics per call: MLflow's own limit."""
@@ -177,6 +181,7 @@ class Projection:
             self._experiment_id = self._experiment(experiment, artifacts)
         self._sweep_dir = sweep_dir
         self._parent_id: str | None = None
+        self._examined: Mapping[str, Any] | None = None
         self._runs: dict[str, _Child] = {}
 
     @property
@@ -195,6 +200,7 @@ class Projection:
             return
         with _quiet():
             parent = self._parent(state)
+            self._sync_examination(parent, state)
             for trial in state.trials.values():
                 if trial.attempts or trial.result is not None:
                     self._sync_trial(parent, state, trial)
@@ -237,6 +243,21 @@ class Projection:
                 self._log_params(parent_id, _flat(state.opened["science"]))
             self._parent_id = parent_id
         return self._parent_id
+
+    def _sync_examination(self, parent: str, state: SweepState) -> None:
+        """Hand over the checks of the architecture and the first batch, once they are there."""
+        if state.examination is None or self._examined == state.examination:
+            return
+        checks = state.examination["checks"]
+        text = "\n".join(
+            f"{'passed' if c['passed'] else 'FAILED'}  {c['name']}: {c['message']}" for c in checks
+        )
+        good = sum(check["passed"] for check in checks)
+        self._client.set_tag(parent, "sweep.checks", f"{good} of {len(checks)} passed")
+        self._client.log_text(parent, text + "\n", "checks.txt")
+        if (self._sweep_dir / FIRST_BATCH).exists():
+            self._client.log_artifact(parent, str(self._sweep_dir / FIRST_BATCH))
+        self._examined = state.examination
 
     def _sync_trial(self, parent: str, state: SweepState, trial: TrialState) -> None:
         child = self._runs.get(trial.trial_id)
@@ -304,7 +325,8 @@ class Projection:
     def _log_lines(self, child: _Child, trial: TrialState) -> int:
         metrics, last = [], child.step
         for line in metric_lines(self._sweep_dir, trial.trial_id):
-            step = line["step"] + ("validation_loss" in line)  # the evaluation follows its step
+            # The evaluation follows its step, and comes before the next.
+            step = 2 * line["step"] + ("validation_loss" in line)
             if step <= child.step:
                 continue
             stamp = int(line["time"] * 1000)
@@ -371,9 +393,9 @@ class Projection:
 
     def _last_step(self, run_id: str) -> int:
         history = self._client.get_metric_history(run_id, "train/loss")
-        last = max((item.step for item in history), default=-1)
         evaluated = self._client.get_metric_history(run_id, "validation/loss")
-        return max((item.step + 1 for item in evaluated), default=last)
+        places = [2 * item.step for item in history] + [2 * item.step + 1 for item in evaluated]
+        return max(places, default=-1)
 
     def _started_ms(self, state: SweepState, trial: TrialState) -> int:
         lines = metric_lines(self._sweep_dir, trial.trial_id)

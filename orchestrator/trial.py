@@ -23,6 +23,7 @@ from orchestrator.units import format_count, format_flops
 from trainer.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
 from trainer.counts import ParameterCounts
 from trainer.flops import training_flops_per_token
+from trainer.footprint import training_bytes
 from trainer.foreign import ForeignShape
 from trainer.shapes import Shape, count_parameters
 
@@ -193,7 +194,7 @@ def plan_trial(
         evaluation_flops=per_token.forward * evaluation_tokens,
         learning_rate_source=rate.source,
         estimated_s=steps * step_s + evaluation_tokens / step_tokens * step_s / 3,
-        memory_bytes=_memory_bytes(shape, counts, sequences),
+        memory_bytes=training_bytes(shape, sequences=sequences),
         epochs=epochs,
         notes=tuple(remarks),
         why=point.reason,
@@ -205,24 +206,6 @@ def validation_tokens(budget: Budget, facts: DataFacts) -> int:
     context = budget.model.context
     available = min(int(budget.data.validation_tokens), facts.validation_tokens - 1)
     return max(context, available // context * context)
-
-
-def _memory_bytes(shape: Shape, counts: ParameterCounts, sequences: int) -> float:
-    """Weights, gradients and two moments in fp32, and the activations one backward pass keeps.
-
-    A rough upper estimate: per token and layer about 16 widths and 3 feed-forward widths, one
-    score per head and position, and one row of logits.
-    """
-    tokens = sequences * shape.context
-    if isinstance(shape, ForeignShape):
-        # Its insides are not known: heads of 32 channels and a feed-forward of 4 widths.
-        heads, d_ff = max(1, shape.d_model // 32), 4 * shape.d_model
-    else:
-        experts = shape.experts
-        d_ff = shape.d_ff if experts is None else experts.d_expert * experts.met
-        heads = shape.n_head
-    per_layer = 16 * shape.d_model + 3 * d_ff + heads * shape.context
-    return 16.0 * counts.total + 4.0 * tokens * (shape.n_layer * per_layer + 2 * shape.vocab_size)
 
 
 def flops_per_token_near(budget: Budget, facts: DataFacts, params: float) -> float:

@@ -258,6 +258,7 @@ class TrialRunner:
             prefix_dir=setting.outputs / PREFIX_FOLDER if branches else None,
             prefix_steps=branches,
             stalled_after_s=run.stalled_after,
+            memory_share=min(1.0, gpus or run.cpus_per_trial / setting.machine.cores),
         )
         if race is not None:
             options = dataclasses.replace(options, log_points=LOG_POINTS, samples=False)

@@ -10,6 +10,7 @@ named after its `trial_id`, under the output folder. `--describe` says what one 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import signal
 import sys
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from trainer.config import RunOptions, TrainConfig
+from trainer.config import EarlyStopping, RunOptions, TrainConfig
 from trainer.result import Interrupted, Progress, RunResult, RunStatus
 
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
             if options.describe or options.against:
                 _look(experiments[-1], file, options)
             else:
-                found.append(_config_and_data(file, experiments[-1], options))
+                found.append(_job(file, experiments[-1], options))
         except (OSError, ValueError, TypeError, KeyError) as error:
             print(f"error: {file} is not a trial's configuration: {error}", file=sys.stderr)  # noqa: T201
             return EXIT_USAGE
     if options.describe or options.against:
         return 0
-    configs = [config for config, _ in found]
-    if len({data_dir for _, data_dir in found}) > 1:
+    configs, where = [config for config, _ in found], found[0][1]
+    if any(run_options != where for _, run_options in found):
         print("error: several trials must train on the same corpus", file=sys.stderr)  # noqa: T201
         return EXIT_USAGE
     stop = threading.Event()
@@ -67,14 +68,6 @@ def main(arguments: list[str] | None = None) -> int:
     from trainer.run import run_trial
     from trainer.stacking import run_all
 
-    where = RunOptions(
-        data_dir=found[0][1],
-        device=options.device,
-        threads=options.threads,
-        checkpoint_every_s=options.checkpoint_every,
-        log_points=options.log_points,
-        samples=not options.no_samples,
-    )
     on_progress = None if options.quiet else _print_progress
     try:
         if len(configs) == 1:
@@ -106,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     listed = ",\n".join(texts)
     print(listed if len(texts) == 1 else f"[{listed}]")  # noqa: T201
     if options.plot and len(results) == 1:
-        _plot(found[0][1], options.out)
+        _plot(where.data_dir, options.out)
     for experiment, result in zip(experiments, results, strict=True):
         if experiment is not None and not options.quiet:
             _compare(experiment, result)
@@ -138,6 +131,30 @@ def _setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"--set takes KEY=VALUE, such as model.n_layer=1, got {text!r}")
     return key, yaml.safe_load(value)
+
+
+def _job(
+    file: Path, experiment: Experiment | None, options: argparse.Namespace
+) -> tuple[TrainConfig, RunOptions]:
+    """What to train and how."""
+    config, folder = _config_and_data(file, experiment, options)
+    if options.patience:
+        if not options.evaluate_every:
+            raise ValueError("--patience counts evaluations: give --evaluate-every STEPS too")
+        stopping = EarlyStopping(every_steps=options.evaluate_every, patience=options.patience)
+        config = dataclasses.replace(config, early_stopping=stopping)
+    reported = None if experiment is None else experiment.reported
+    planned = None if reported is None else reported.planned_steps
+    return config, RunOptions(
+        data_dir=folder,
+        device=options.device,
+        threads=options.threads,
+        checkpoint_every_s=options.checkpoint_every,
+        log_points=options.log_points,
+        evaluate_every_steps=options.evaluate_every,
+        planned_steps=planned or 0,
+        samples=not options.no_samples,
+    )
 
 
 def _config_and_data(
@@ -241,6 +258,20 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--checkpoint-every", type=float, default=30.0, metavar="SECONDS", help="0: only the last"
     )
     parser.add_argument("--log-points", type=int, default=200, help="lines of metrics.jsonl")
+    parser.add_argument(
+        "--evaluate-every",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="evaluate on the held-out tokens while training, too (default: only at the end)",
+    )
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=0,
+        metavar="N",
+        help="stop after N evaluations without a new best; the result is that of the best",
+    )
     parser.add_argument("--no-samples", action="store_true", help="no samples after training")
     parser.add_argument("--plot", action="store_true", help="draw curves.png into the folder")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")

@@ -77,6 +77,31 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EarlyStopping:
+    """When a run ends before its last step; its result is then that of its best evaluation.
+
+    Raises:
+        ValueError: when a value is out of its range.
+    """
+
+    every_steps: int
+    """Steps between two evaluations on the held-out tokens."""
+    patience: int
+    """Evaluations in a row without a new best after which the run ends."""
+    min_delta: float = 0.0
+    """Nats by which an evaluation must beat the best before it to count as a new best."""
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"early_stopping.{name} must be at least 1, got {getattr(self, name)}"
+                )
+        if not self.min_delta >= 0:
+            raise ValueError(f"early_stopping.min_delta must not be negative, got {self.min_delta}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """One planned run: what can change its loss, with every rule already evaluated."""
 
@@ -105,6 +130,8 @@ class TrainConfig:
     order: Order = field(default="epochs", metadata=ADDED)
     """Which windows a batch holds. `epochs`: every window once per epoch, permuted. `random`: each
     begins anywhere, with wrap-around at the end of the text."""
+    early_stopping: EarlyStopping | None = field(default=None, metadata=ADDED)
+    """When the run ends before its last step; None, as in every sweep: never."""
     trainer_version: int = TRAINER_VERSION
     """Semantic version of the trainer."""
 
@@ -132,7 +159,7 @@ class TrainConfig:
         `cosine` run depends on its own length from the first step, so its trajectory is its own.
         """
         record = identity_record(self)
-        if self.schedule.name == "wsd":
+        if self.schedule.name == "wsd" and self.early_stopping is None:
             del record["steps"], record["validation_tokens"]
             for name in ("cooldown_steps", "cooldown", "floor"):
                 del record["schedule"][name]
@@ -160,9 +187,11 @@ class TrainConfig:
         Raises:
             TypeError: when a field without a default is missing, or one is unknown.
         """
+        stopping = record.get("early_stopping")
         return cls(
             **{
                 **record,
+                "early_stopping": None if stopping is None else EarlyStopping(**stopping),
                 "shape": shape_from_record(record["shape"]),
                 "optimizer": OptimizerConfig(**record["optimizer"]),
                 "schedule": ScheduleConfig(
@@ -190,7 +219,14 @@ class RunOptions:
     log_points: int = 200
     """Number of lines in `metrics.jsonl`, evenly spaced over the steps."""
     micro_batch_sequences: int = 0
-    """Sequences per forward pass; 0: the whole batch at once."""
+    """Most sequences per forward pass; 0: as many as fit into memory. Halved where they do not."""
+    memory_share: float = 1.0
+    """Share of the device's memory that this run may use; other runs use the rest."""
+    evaluate_every_steps: int = 0
+    """Steps between evaluations on the held-out tokens while training; 0: only at the end, or as
+    `TrainConfig.early_stopping` says."""
+    planned_steps: int = 0
+    """Steps that were planned, where a run turned out longer or shorter; 0: those of the run."""
     prefix_dir: Path | None = None
     """Store of the training prefixes that `wsd` runs share; None: each run trains all its steps."""
     prefix_steps: tuple[int, ...] = ()

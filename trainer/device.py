@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from trainer.config import TRAINER_VERSION
-from trainer.memory import peak_resident_bytes, total_bytes
+from trainer.memory import forget_resident_peak, peak_resident_bytes, total_bytes
 
 
 def pick(name: str) -> torch.device:
@@ -48,6 +48,17 @@ def memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return total_bytes()
+
+
+def forget_peak(device: torch.device) -> None:
+    """Count the peak anew: a worker that has trained a larger model before must not report it.
+
+    Where the system does not let a process forget its peak, it stays that of the whole process.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        forget_resident_peak()
 
 
 def peak_memory_bytes(device: torch.device) -> int:

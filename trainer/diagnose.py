@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trainer.batches import TokenBatches, inputs_and_targets
 from trainer.config import OptimizerConfig, TrainConfig
+from trainer.flops import training_flops_per_token
 from trainer.foreign import ForeignShape
 from trainer.generate import generate
 from trainer.model.build import build_model
@@ -38,6 +39,9 @@ OVERFIT_LOSS = 0.1
 OVERFIT_STEPS = 600
 """Steps after which learning them has failed."""
 
+LEAST_STEPS = 150
+"""Steps in which most sound architectures have learnt them (70 to 110); fewer prove nothing."""
+
 _DERIVATIVE_TOLERANCE = 1e-4
 _CONTINUATION = 16
 
@@ -54,10 +58,16 @@ class Check:
     """Whether it holds."""
     message: str
     """What was found, with numbers."""
+    flops: float = 0.0
+    """Compute that it cost where that counts: the training of the overfitting check, FLOPs."""
 
 
 def diagnose(
-    config: TrainConfig, tokens: NDArray[Any], *, build: Build | None = None
+    config: TrainConfig,
+    tokens: NDArray[Any],
+    *,
+    build: Build | None = None,
+    allowed_flops: float = math.inf,
 ) -> tuple[Check, ...]:
     """Check the architecture and the data of a planned run.
 
@@ -66,10 +76,13 @@ def diagnose(
             heart at a width where any sound architecture can do it.
         tokens: training tokens.
         build: makes the model of a shape; for models of your own.
+        allowed_flops: most that learning by heart may cost; where that is less than it takes, it
+            is left out.
 
     Returns:
         The checks: first loss, targets, causality; and gradient, overfitting, recital, except for
-        models of other code, which may know no fp64 and of which no small sibling is known.
+        models of other code, which may know no fp64 and of which no small sibling is known. Where
+        learning by heart costs too much the last two are left out.
     """
     make = build or (lambda shape: build_model(dataclasses.replace(config, shape=shape)))
     batches = TokenBatches(
@@ -86,6 +99,10 @@ def diagnose(
         return tuple(found)
     found.append(check_gradient(make(config.shape), ids))
     small = reference_shape(config.shape)
+    step_flops = training_flops_per_token(small).total * OVERFIT_TOKENS
+    steps = int(min(OVERFIT_STEPS, allowed_flops / step_flops))
+    if steps < LEAST_STEPS:
+        return tuple(found)
     rows = TokenBatches(
         tokens,
         context=small.context,
@@ -93,18 +110,18 @@ def diagnose(
         seed=config.seed,
         order=config.order,
     )
-    return (*found, *check_overfitting(make(small), torch.from_numpy(rows.at(0))))
+    return (*found, *check_overfitting(make(small), torch.from_numpy(rows.at(0)), steps=steps))
 
 
 def reference_shape(shape: ModelShape) -> ModelShape:
-    """The same parts at width 64, two layers, four heads and at most 64 tokens of context."""
+    """The same parts at width 64, two layers, four heads and at most 32 tokens of context."""
     family = "deepseek" if shape.latent is not None else "llama"
     sizes = {
         "d_model": 64,
         "n_layer": 2,
         "n_head": 4,
         "vocab_size": shape.vocab_size,
-        "context": min(shape.context, 64),
+        "context": min(shape.context, 32),
     }
     parts = {
         name: getattr(shape, name)
@@ -217,22 +234,26 @@ def _slope(
     return (losses[0] - losses[1]) / (2.0 * size)
 
 
-def check_overfitting(model: LanguageModel, ids: Tensor) -> tuple[Check, Check]:
+def check_overfitting(
+    model: LanguageModel, ids: Tensor, *, steps: int | None = None
+) -> tuple[Check, Check]:
     """A small batch must be learnt by heart in a bounded number of steps, and recited."""
+    limit = OVERFIT_STEPS if steps is None else steps
     optimizer = Optimizer(model.train(), OptimizerConfig(learning_rate=4e-3, weight_decay=0.0))
     inputs, targets = inputs_and_targets(ids)
-    value, steps = math.inf, 0
-    while steps < OVERFIT_STEPS and not value < OVERFIT_LOSS:
+    value, done = math.inf, 0
+    while done < limit and not value < OVERFIT_LOSS:
         loss = model.loss(inputs, targets)
         loss.backward()
-        steps += 1
-        optimizer.step(4e-3 * min(1.0, steps / 20))
+        done += 1
+        optimizer.step(4e-3 * min(1.0, done / 20))
         value = float(loss.detach())
     learnt = Check(
         name="overfitting",
         passed=value < OVERFIT_LOSS,
-        message=f"loss {value:.3f} on {inputs.numel()} tokens after {steps} steps; it must "
-        f"fall below {OVERFIT_LOSS} within {OVERFIT_STEPS}",
+        message=f"loss {value:.3f} on {inputs.numel()} tokens after {done} steps; it must "
+        f"fall below {OVERFIT_LOSS} within {limit}",
+        flops=training_flops_per_token(model.shape).total * inputs.numel() * done,
     )
     return learnt, _check_recital(model.eval(), ids)
 

@@ -18,7 +18,15 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from trainer.config import Init, OptimizerConfig, Order, Precision, ScheduleConfig, TrainConfig
+from trainer.config import (
+    EarlyStopping,
+    Init,
+    OptimizerConfig,
+    Order,
+    Precision,
+    ScheduleConfig,
+    TrainConfig,
+)
 from trainer.conversions import perplexity
 from trainer.data.source import DataSource
 from trainer.shapes import (
@@ -61,6 +69,8 @@ class Reported:
     """Trained scalars."""
     tokens: int
     """Training tokens seen."""
+    planned_steps: int | None = None
+    """Steps that had been planned, where another number was run."""
     train_loss: float | None = None
     """Training loss at the end, nats per token."""
     validation_loss: float | None = None
@@ -112,6 +122,8 @@ class Experiment:
     """Optimiser and its numbers."""
     schedule: ScheduleConfig
     """Learning rate over the run."""
+    early_stopping: EarlyStopping | None = None
+    """When the run ends before its last step; None: never."""
     reported: Reported | None = None
     """What is known of the original, if it is a repetition."""
     target: Target | None = None
@@ -140,6 +152,7 @@ class Experiment:
             data_digest=data_digest,
             optimizer=self.optimizer,
             schedule=self.schedule,
+            early_stopping=self.early_stopping,
             **dataclasses.asdict(self.length),
         )
 
@@ -155,7 +168,8 @@ def parse_experiment(text: str, *, changes: Mapping[str, Any] | None = None) -> 
     Args:
         text: YAML with the keys `title`, `data` (fields of `DataSource`), `model` (`family`, the
             arguments of `preset` and any field of `ModelShape`), `optimizer`, `schedule`,
-            `training` (fields of `Length`) and, optionally, `reported`, `target`, `varies`.
+            `training` (fields of `Length`) and, optionally, `early_stopping`, `reported`, `target`,
+            `varies`.
         changes: other values of some keys, such as `{"model.n_layer": 1}`; what the file reports,
             declares or compares is left out then.
 
@@ -168,13 +182,15 @@ def parse_experiment(text: str, *, changes: Mapping[str, Any] | None = None) -> 
         raise ValueError(f"an experiment must be YAML: {error}") from error
     record = _mapping(record, "the file")
     required = ("title", *_SECTIONS)
-    _check_keys(record, "the file", valid=(*required, *_ABOUT), required=required)
+    valid = (*required, "early_stopping", *_ABOUT)
+    _check_keys(record, "the file", valid=valid, required=required)
     if changes:
         record = _changed(record, changes)
     if not isinstance(record["title"], str):
         raise ValueError(f"title must be one line of text, got {record['title']!r}")
     shape = _shape(_mapping(record["model"], "model"))
     length = _fill(Length, record["training"], "training")
+    stopping = record.get("early_stopping")
     about: dict[str, Any] = {
         name: None if record.get(name) is None else _fill(kind, record[name], name)
         for name, kind in (("reported", Reported), ("target", Target), ("varies", Variation))
@@ -190,6 +206,9 @@ def parse_experiment(text: str, *, changes: Mapping[str, Any] | None = None) -> 
         length=length,
         optimizer=_fill(OptimizerConfig, record["optimizer"], "optimizer"),
         schedule=_schedule(_mapping(record["schedule"], "schedule")),
+        early_stopping=None
+        if stopping is None
+        else _fill(EarlyStopping, stopping, "early_stopping"),
         **about,
     )
 

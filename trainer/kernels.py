@@ -77,10 +77,25 @@ def onednn_is_lossless() -> bool:
     return bool(error < _LOSSLESS_ERROR)
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies in bf16 itself; where it is emulated it is many times slower.
+
+    GPUs from compute capability 8.0, processors with AVX-512 BF16 or AMX.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu("flags").split())
+
+
 def _vendor() -> str:
+    return _cpu("vendor_id")
+
+
+def _cpu(key: str) -> str:
+    """What the system says of its first processor; empty where it says nothing."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
-            if line.startswith("vendor_id"):
+            if line.startswith(key):
                 return line.split(":", 1)[1].strip()
     return ""

@@ -15,6 +15,7 @@ from torch import Tensor
 from trainer.batches import TokenBatches, inputs_and_targets
 from trainer.config import TrainConfig
 from trainer.foreign import ForeignShape
+from trainer.memory import is_exhausted
 from trainer.model.attention import Backend
 from trainer.model.build import build_model
 from trainer.optim import Optimizer
@@ -64,12 +65,13 @@ class Training:
         self.model = build_model(config, backend=backend).to(device)
         self._optimizer = Optimizer(self.model, config.optimizer)
         self.micro_batch = micro_batch_sequences or config.batch_sequences
+        self.halvings = 0
         self._mixtures = self.model.mixtures
         self._load: Tensor | None = None
         gumbel = any(mixture.sizes.gumbel > 0 for mixture in self._mixtures)
         # Models of other code may draw noise of their own.
         foreign = isinstance(config.shape, ForeignShape)
-        self._is_random = config.dropout > 0 or gumbel or foreign
+        self.is_noisy = config.dropout > 0 or gumbel or foreign
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
         self._pending: list[tuple[Tensor, Tensor]] = []
@@ -81,7 +83,8 @@ class Training:
         size; the batch stays what it was.
 
         Raises:
-            torch.OutOfMemoryError: when not even one sequence fits.
+            torch.OutOfMemoryError: when not even one sequence fits; on a CPU the error that torch
+                raises there.
         """
         config = self.config
         batch = torch.from_numpy(self.batches.at(self.step))
@@ -90,11 +93,11 @@ class Training:
             try:
                 loss = self._accumulate(ids)
                 break
-            except torch.OutOfMemoryError:
-                if self.micro_batch == 1:
+            except (RuntimeError, MemoryError) as error:
+                if self.micro_batch == 1 or not is_exhausted(error):
                     raise
-                self._optimizer.flat_grad.zero_()
-                self.micro_batch = -(-self.micro_batch // 2)
+            # Outside of the handler: the traceback holds on to the activations that did not fit.
+            self._make_room(len(ids))
         self._group.mean_(loss)
         self._group.mean_(self._optimizer.flat_grad)
         rate = config.optimizer.learning_rate * multiplier(self.step, config.steps, config.schedule)
@@ -103,15 +106,25 @@ class Training:
             self._group.mean_(mixture.load)
             self._load = mixture.load.clone() if self._load is None else self._load + mixture.load
             mixture.balance()
-        self._pending.append((loss, loss.new_zeros(()) if norm is None else norm))
+        self._pending.append((loss, norm))
         self.step += 1
+
+    def _make_room(self, sequences: int) -> None:
+        """Forget a half-done step and halve the micro-batch."""
+        self._optimizer.flat_grad.zero_()
+        for mixture in self._mixtures:
+            mixture.load.zero_()
+        self.micro_batch = -(-min(self.micro_batch, sequences) // 2)
+        self.halvings += 1
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _accumulate(self, ids: Tensor) -> Tensor:
         """Add the gradients of a batch [B, T + 1], part by part; its mean loss."""
         parts = ids.split(self.micro_batch)
         total = None
         for number, part in enumerate(parts):
-            if self._is_random:
+            if self.is_noisy:
                 # Noise is a function of (seed, step, part), so that no generator's state matters.
                 place = number * self._group.size + self._group.rank
                 torch.manual_seed(_noise_seed(self.config.seed, self.step, place))
@@ -180,6 +193,8 @@ class Training:
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "grad_norms": torch.tensor(self.grad_norms, dtype=torch.float64),
             "load": self._load,
+            "micro_batch": self.micro_batch,
+            "halvings": self.halvings,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -188,8 +203,16 @@ class Training:
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.losses, self.grad_norms = state["losses"].tolist(), state["grad_norms"].tolist()
-        self._load = state["load"]
+        # Checkpoints are read to the CPU.
+        self._load = None if state["load"] is None else state["load"].to(self.device)
+        # The order of sums is part of the last bits: go on with the parts that were in use.
+        self.micro_batch = state.get("micro_batch", self.micro_batch)
+        self.halvings = state.get("halvings", 0)
         self._pending.clear()
+
+    def restore_weights(self, state: dict[str, Any]) -> None:
+        """Take the weights of a state and nothing else: for the result of an earlier step."""
+        self.model.load_state_dict(state["model"])
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "bf16":

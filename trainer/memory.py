@@ -8,6 +8,8 @@ import resource
 import sys
 from pathlib import Path
 
+import torch
+
 # Numbers and limits of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -48,6 +50,31 @@ def peak_resident_bytes() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_resident_peak() -> bool:
+    """Count the peak of resident memory anew, from what is resident now (Linux, proc(5)).
+
+    Returns:
+        Whether the system did it.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that the device, or the machine, had no memory left.
+
+    On a CPU torch raises a plain `RuntimeError` when an allocation fails, and cuBLAS one of its
+    own when it cannot allocate its workspace.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    says = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in says)
 
 
 def total_bytes() -> int:

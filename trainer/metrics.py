@@ -22,6 +22,10 @@ def log_steps(steps: int, points: int) -> frozenset[int]:
     return frozenset(math.ceil(i * steps / points) for i in range(1, points + 1))
 
 
+_REORDERED = 1e-4
+"""Relative difference of losses that another order of summation may have grown to."""
+
+
 class ReplayMismatch(Exception):
     """A step that was trained again gave another loss than the first time."""
 
@@ -54,22 +58,35 @@ class Metrics:
                 self.lines.append(json.loads(text))
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
-        self._losses = {line["step"]: line["loss"] for line in self.lines if "loss" in line}
+        self._stored: dict[tuple[int, str], Line] = {
+            (line["step"], name): line
+            for line in self.lines
+            for name in ("loss", "validation_loss")
+            if name in line
+        }
         self._file = path.open("ab")
         self._file.truncate(len(whole))
 
     def record(self, line: Line) -> None:
-        """Append a training point, or compare it with the stored one of the same step.
+        """Append a training or evaluation point, or compare it with the stored one of its step.
+
+        Where memory did not suffice for the micro-batch of the first time, sums are in another
+        order and agree to rounding only.
 
         Raises:
             ReplayMismatch: when the step is stored with another loss.
         """
-        step, loss = line["step"], line["loss"]
-        if step not in self._losses:
-            self._losses[step] = loss
+        name = "loss" if "loss" in line else "validation_loss"
+        key = line["step"], name
+        if key not in self._stored:
+            self._stored[key] = line
             self.append(line)
-        elif self._losses[step] != loss:
-            raise ReplayMismatch(step, self._losses[step], loss)
+            return
+        stored = self._stored[key]
+        same_parts = stored.get("micro_batch") == line.get("micro_batch")
+        tolerance = 0.0 if same_parts else _REORDERED
+        if not math.isclose(stored[name], line[name], rel_tol=tolerance, abs_tol=0.0):
+            raise ReplayMismatch(line["step"], stored[name], line[name])
 
     def append(self, line: Line) -> None:
         """Append a line in one write, so that a kill tears at most the last one."""

@@ -35,7 +35,9 @@ from trainer.scores import score
 PROMPT_TOKENS = 32
 """Longest prompt; half the context where that is shorter."""
 CONTINUATION_TOKENS = 40
-"""Tokens of each continuation: enough to see a loop, few enough to cost nothing."""
+"""Tokens of each continuation that are shown."""
+LOOP_TOKENS = 256
+"""Greedy tokens in which a loop is looked for."""
 DRAWN = Sampling(top_k=50)
 """How the second continuation is drawn (top-k sampling: Fan et al. 2018, arXiv 1805.04833)."""
 PREDICTIONS = 10
@@ -62,7 +64,7 @@ class Prompt:
     """The token that really follows."""
 
 
-def observe(model: LanguageModel, data: TokenData, out_dir: Path) -> None:
+def observe(model: LanguageModel, data: TokenData, out_dir: Path) -> float:
     """Write `samples.txt`, `predictions.json` and `logits.json` into a trial's folder.
 
     The same model and data give the same bytes on the same device and versions.
@@ -71,6 +73,9 @@ def observe(model: LanguageModel, data: TokenData, out_dir: Path) -> None:
         model: trained; dropout is off here whatever its mode.
         data: what it was trained on.
         out_dir: an existing folder; earlier files are replaced.
+
+    Returns:
+        Share of the 4-grams of 256 greedy tokens that occurred before: near 1 for a loop.
 
     Raises:
         OSError: when the disk is full or not writable.
@@ -85,6 +90,7 @@ def observe(model: LanguageModel, data: TokenData, out_dir: Path) -> None:
     }
     for name, text in content.items():
         write_atomically(out_dir / name, text.encode(), sync=False)
+    return repetition(generate(model, prompts[0].tokens, count=LOOP_TOKENS))
 
 
 def record_first_batch(ids: NDArray[Any], data: TokenData, out_dir: Path) -> None:
@@ -212,6 +218,16 @@ def logit_statistics(model: LanguageModel, tokens: NDArray[Any]) -> dict[str, An
         "counts": counts.tolist(),
         "edges": edges.tolist(),
     }
+
+
+def batch_text(ids: NDArray[Any], data: TokenData) -> str:
+    """Windows [B, T + 1] of a batch as text: what is read, and what must be said to it."""
+    words = _Words(data.tokenizer(), data.manifest.separator)
+    blocks = []
+    for number, row in enumerate(ids.tolist(), 1):
+        blocks.append(f"=== sequence {number}, input\n{words.text(row[:-1])}\n")
+        blocks.append(f"--- sequence {number}, target\n{words.text(row[1:])}\n")
+    return "\n".join(blocks)
 
 
 class _Words:

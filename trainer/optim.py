@@ -77,18 +77,17 @@ class Optimizer:
         if by_group["muon"]:
             self._parts["muon"] = _muon(by_group["muon"], config)
 
-    def step(self, learning_rate: float) -> Tensor | None:
+    def step(self, learning_rate: float) -> Tensor:
         """Clip the gradients, update the parameters, clear the gradients.
 
         Args:
             learning_rate: of this update.
 
         Returns:
-            The global gradient norm before clipping, a scalar; None when clipping is off.
+            The global gradient norm before clipping, a scalar.
         """
-        norm = None
+        norm = torch.linalg.vector_norm(self.flat_grad)
         if self._clip_norm > 0:
-            norm = torch.linalg.vector_norm(self.flat_grad)
             # The same 1e-6 as torch's clip_grad_norm_, so that a zero gradient stays zero.
             self.flat_grad.mul_((self._clip_norm / (norm + 1e-6)).clamp_(max=1.0))
         for part in self._parts.values():

@@ -54,8 +54,15 @@ class RunResult:
     """Mean training loss over the last tenth of the run, nats per token."""
     tokens: int = 0
     """Training tokens seen by the finished model (replayed tokens count once)."""
+    train_loss_without_noise: float | None = None
+    """Loss on training tokens as evaluation computes it, where training itself has dropout or
+    other noise, nats per token; without noise `train_loss` is that."""
     steps: int = 0
-    """Optimiser steps of the finished model."""
+    """Optimiser steps that were trained."""
+    planned_steps: int = 0
+    """Optimiser steps that were planned; a run that stopped early has fewer."""
+    best_step: int = 0
+    """Step whose weights `loss` is of: the best evaluation's with early stopping, else the last."""
     steps_executed: int = 0
     """Optimiser steps really executed over all attempts, replayed ones included."""
     prefix_steps: int = 0
@@ -76,8 +83,20 @@ class RunResult:
     """How many times the trial was started."""
     versions: dict[str, str] = field(default_factory=dict)
     """What can change the last bits: library versions, device, threads, kernels."""
+    micro_batch_sequences: int = 0
+    """Most sequences of one forward pass at the end of the run."""
+    micro_batch_halvings: int = 0
+    """How often that was halved because memory did not suffice."""
+    grad_norm: float | None = None
+    """Mean global gradient norm before clipping over the last tenth of the run."""
+    router_load: float | None = None
+    """Load of the busiest expert over the mean one since the last logged point but one; None for
+    dense models."""
+    repetition: float | None = None
+    """Share of the 4-grams of greedy text that occurred in it before; None without samples."""
     notes: tuple[str, ...] = ()
-    """What a reader of the result must know: checkpoints passed over, environments changed."""
+    """What a reader of the result must know, each as `label: sentence`: what the curves say,
+    checkpoints passed over, environments changed."""
 
     def to_json(self) -> str:
         """Serialise; floats round-trip exactly and non-finite ones are refused."""
@@ -91,11 +110,15 @@ class RunResult:
             ValueError: when the text is not a result of this version.
         """
         record: dict[str, Any] = json.loads(text)
-        names = {f.name for f in dataclasses.fields(cls)}
-        if set(record) != names:
-            missing, unknown = sorted(names - set(record)), sorted(set(record) - names)
+        fields = dataclasses.fields(cls)
+        names = {f.name for f in fields}
+        # A field that has a default may be missing: records are older than fields.
+        absent = dataclasses.MISSING
+        required = {f.name for f in fields if f.default is absent and f.default_factory is absent}
+        missing, unknown = sorted(required - set(record)), sorted(set(record) - names)
+        if missing or unknown:
             raise ValueError(f"not a run result: missing {missing}, unknown {unknown}")
-        status, notes = RunStatus(record["status"]), tuple(record["notes"])
+        status, notes = RunStatus(record["status"]), tuple(record.get("notes", ()))
         return cls(**{**record, "status": status, "notes": notes})
 
     @property

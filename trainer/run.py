@@ -25,7 +25,8 @@ from trainer.config import RunOptions, TrainConfig
 from trainer.data.shards import TokenData
 from trainer.durable import write_atomically
 from trainer.evaluate import held_out_sequences
-from trainer.execution import Execution, kept_steps
+from trainer.execution import Execution, is_evaluation_step, kept_steps
+from trainer.footprint import largest_micro_batch
 from trainer.kernels import Kernels
 from trainer.loop import Diverged, Training
 from trainer.memory import keep_freed_memory
@@ -78,6 +79,7 @@ def run_trial(
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     device = devices.pick(options.device)
+    devices.forget_peak(device)
     with parallel.group(device) as group:
         if config.batch_sequences % group.size:
             raise ValueError(
@@ -92,6 +94,8 @@ def run_trial(
         out_dir.mkdir(parents=True, exist_ok=True)
         claim(config, out_dir)
         environment = describe(options, device, chosen, group)
+        if training.micro_batch < config.batch_sequences // group.size:
+            environment["micro_batch"] = str(training.micro_batch)
         run = Execution(config, options, out_dir, data, training, group, environment, started)
         return run.to_the_end(on_progress or (lambda _: None), should_stop or (lambda: False))
 
@@ -112,12 +116,18 @@ def _start(
         seed=config.seed,
         order=config.order,
     )
+    sequences = config.batch_sequences // group.size
+    micro_batch = options.micro_batch_sequences or largest_micro_batch(
+        config.shape,
+        sequences=sequences,
+        memory_bytes=options.memory_share * devices.memory_bytes(device),
+    )
     return Training(
         config,
         batches,
         device=device,
         backend=chosen.attention,
-        micro_batch_sequences=options.micro_batch_sequences,
+        micro_batch_sequences=min(micro_batch, sequences),
         group=group,
     )
 
@@ -134,9 +144,12 @@ def _follow(
         while training.step < config.steps:
             training.advance()
             stop, save = group.any_of(False, False)
+            evaluated = is_evaluation_step(training.step, config, options)
             # The leader reads losses here, and a divergence must stop everybody.
-            if training.step in watched or stop or save:
+            if training.step in watched or stop or save or evaluated:
                 training.read_losses()
+            if evaluated and group.any_of(False)[0]:
+                break
             if stop and training.step < config.steps:
                 raise Interrupted(training.step)
     except Diverged:

@@ -34,6 +34,8 @@ def why_not(configs: Sequence[TrainConfig]) -> str | None:
             return "dropout draws its noise from one generator per process"
         if config.precision != "fp32":
             return f"members equal runs trained alone in fp32 only, got {config.precision}"
+        if config.early_stopping is not None:
+            return "a member that stops early is evaluated on the way"
         if config.optimizer.name == "muon":
             return "muon orthogonalises matrix by matrix"
         for name, one, other in (
@@ -154,7 +156,7 @@ class Stack:
         self._second.mul_(numbers.beta2).addcmul_(grad, grad * numbers.one_less_beta2)
         spread = self._second.sqrt().div_(root).add_(numbers.eps)
         self._flat.addcmul_(torch.div(self._first, spread, out=spread), pace, value=-1.0)
-        return norms.masked_fill_(numbers.unclipped[:, 0], 0.0)
+        return norms
 
 
 class _Numbers:

@@ -104,6 +104,8 @@ def decide(configs: Sequence[TrainConfig], options: RunOptions, record: Path) ->
     reason = why_not(configs)
     if reason is None and options.prefix_dir is not None:
         reason = "prefixes are shared with other runs"
+    if reason is None and options.evaluate_every_steps:
+        reason = "validation curves are drawn of trials trained alone"
     if reason is None and len(configs) > 1:
         found = gain(configs, device=options.device, threads=options.threads)
         decision = Decision(

@@ -74,6 +74,8 @@ class Story:
     """Tables by name; absent where there is nothing to say."""
     faults: tuple[str, ...]
     """Attempts lost and trials given up."""
+    examination: tuple[str, ...]
+    """Checks of the architecture before the sweep."""
     next_step: str
     """What to do next; '' = nothing."""
 
@@ -119,6 +121,7 @@ def tell(evidence: Evidence) -> Story:
         caveats=tuple(_caveats(evidence)),
         tables={name: table for name, table in tables.items() if table is not None},
         faults=tuple(sweep.faults) if sweep else (),
+        examination=tuple(sweep.examination) if sweep else (),
         next_step=sweep.next_step if sweep else "",
     )
 

@@ -68,6 +68,8 @@ class SweepFacts:
     """(level, FLOPs, D/N at which it was centred, why there) of each compute level."""
     faults: Sequence[str] = ()
     """Attempts lost and trials given up, one line each."""
+    examination: Sequence[str] = ()
+    """Checks of the architecture before the sweep, one line each."""
     commands: Sequence[tuple[str, str]] = ()
     """(command, what it does), to reproduce or continue the sweep."""
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -24,6 +24,7 @@ model: {{context: 32, family: gpt}}
 training: {{batch_tokens: 128, min_steps: 40, learning_rate: 0.01}}
 design: {{levels: [3e9, 9e9], sizes: 3, span: 2, tokens_per_parameter: 30}}
 run: {{executor: {executor}, checkpoint_every: 0.2s}}
+checks: {{diagnose: {diagnose}}}
 """
 WORDS = [
     "the",
@@ -55,8 +56,11 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def sweep(workplace: Path, *arguments: str, executor: str = "inline") -> subprocess.Popen[str]:
-    (workplace / "budget.yaml").write_text(BUDGET.format(executor=executor))
+def sweep(
+    workplace: Path, *arguments: str, executor: str = "inline", diagnose: bool = False
+) -> subprocess.Popen[str]:
+    text = BUDGET.format(executor=executor, diagnose=str(diagnose).lower())
+    (workplace / "budget.yaml").write_text(text)
     return subprocess.Popen(
         [sys.executable, "-m", "orchestrator", *arguments],
         cwd=workplace,
@@ -145,7 +149,7 @@ def test_ctrl_c_stops_a_real_sweep_with_its_code_and_the_next_run_finishes_it(
     workplace: Path,
 ) -> None:
     arguments = ("run", "budget.yaml", "-y", "--outputs", "out")
-    process = sweep(workplace, *arguments)
+    process = sweep(workplace, *arguments, diagnose=True)
     wait_for(workplace / "out" / "tiny" / "trials", "*/result.json", process, 2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
@@ -157,3 +161,5 @@ def test_ctrl_c_stops_a_real_sweep_with_its_code_and_the_next_run_finishes_it(
     again = finish(sweep(workplace, "resume", "tiny", "--outputs", "out", "--json"))
     assert again["trials"]["completed"] >= 5
     assert again["trials"]["running"] == again["trials"]["planned"] == 0
+    examined = (workplace / "out" / "tiny" / "journal.jsonl").read_text().count("sweep_examined")
+    assert examined == 1

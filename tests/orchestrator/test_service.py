@@ -306,3 +306,16 @@ def test_the_table_does_not_depend_on_the_order_of_execution(
     assert (other.sweep_dir / "losses.csv").read_bytes() == (
         setting.sweep_dir / "losses.csv"
     ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("asked", "share"),
+    [("cpus_per_trial: 1", 0.5), ("gpus_per_trial: 0.25", 0.25), ("gpus_per_trial: 2", 1.0)],
+)
+def test_a_trial_may_use_the_memory_of_its_share_of_the_machine(
+    asked: str, share: float, make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    jobs: list[Job] = []
+    fake_executor.before = jobs.append
+    run(make_setting(make_setting().budget_text + f"run: {{{asked}}}\n"), fake_executor)
+    assert {job.options.memory_share for job in jobs} == {share}

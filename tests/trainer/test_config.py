@@ -86,8 +86,15 @@ def test_a_result_survives_json_and_non_finite_losses_are_refused() -> None:
     assert not dataclasses.replace(result, status=RunStatus.DIVERGED).is_datum
     with pytest.raises(ValueError, match="not JSON compliant"):
         dataclasses.replace(result, loss=float("nan")).to_json()
-    with pytest.raises(ValueError, match=r"missing \['attempts'"):
+    with pytest.raises(ValueError, match=r"missing \['status', 'trial_id'\]"):
         RunResult.from_json("{}")
+    with pytest.raises(ValueError, match=r"unknown \['lost'\]"):
+        RunResult.from_json('{"trial_id": "x", "status": "completed", "lost": 1}')
+
+
+def test_a_result_that_is_older_than_a_field_is_read_with_its_default() -> None:
+    result = RunResult.from_json('{"trial_id": "x", "status": "completed", "loss": 2.0}')
+    assert result == RunResult(trial_id="x", status=RunStatus.COMPLETED, loss=2.0)
 
 
 def published(family: str, schedule: ScheduleConfig) -> TrainConfig:

@@ -13,6 +13,7 @@ from trainer import batches, diagnose
 from trainer.config import TrainConfig
 from trainer.data.shards import TokenData
 from trainer.diagnose import Check
+from trainer.flops import training_flops_per_token
 from trainer.model import attention
 from trainer.model.transformer import Block, Transformer
 from trainer.shapes import preset
@@ -156,3 +157,16 @@ def test_the_reference_shape_keeps_the_parts_and_changes_the_sizes() -> None:
         assert (small.experts is None) == (shape.experts is None)
     grouped = dataclasses.replace(preset("llama", **SIZES), n_kv_head=1)
     assert diagnose.reference_shape(grouped).n_kv_head == 1
+
+
+def test_learning_by_heart_reports_its_cost_and_is_left_out_where_it_costs_too_much(
+    make_config: MakeConfig, token_data: TokenData
+) -> None:
+    config = make_config(shape=preset("gpt", **SIZES))
+    checks = diagnose.diagnose(config, token_data.train, allowed_flops=1e9)
+    assert [check.name for check in checks] == ["first loss", "targets", "causality", "gradient"]
+    rows = torch.from_numpy(token_data.train[: 33 * 4].astype("int64")).view(4, 33)
+    shape = preset("gpt", **SIZES)
+    learnt, _ = diagnose.check_overfitting(Transformer(shape, seed=0), rows, steps=2)
+    assert learnt.flops == 2 * 4 * 32 * training_flops_per_token(shape).total
+    assert "within 2" in learnt.message

@@ -59,3 +59,22 @@ def test_the_trial_of_onednn_leaves_the_setting_as_it_was(before: str) -> None:
     torch.set_float32_matmul_precision(before)
     kernels.onednn_is_lossless.__wrapped__()
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [("fpu avx512f avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx512f", False)],
+)
+def test_a_processor_has_bf16_when_it_says_so(
+    flags: str, has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_cpu", lambda key: flags if key == "flags" else "")
+    assert kernels.has_bf16(torch.device("cpu")) is has
+
+
+def test_a_gpu_that_only_emulates_bf16_does_not_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def supported(*, including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert not kernels.has_bf16(torch.device("cuda"))

@@ -237,3 +237,17 @@ def test_a_single_sequence_through_a_single_layer_trains(
     shape = preset("gpt", d_model=16, n_layer=1, n_head=1, vocab_size=256, context=32)
     losses = train(start(make_config(shape=shape, batch_sequences=1)), 30)
     assert losses[-1] < losses[0] - 1.0
+
+
+def test_a_load_that_was_read_to_the_cpu_goes_on_where_the_model_is(
+    make_config: MakeConfig, start: Start
+) -> None:
+    """Checkpoints are read to the CPU; `meta` stands for the GPU that is not here."""
+    shape = preset("deepseek", d_model=16, n_layer=1, n_head=2, vocab_size=256, context=32)
+    training = start(make_config(shape=shape))
+    train(training, 2)
+    state = training.state()
+    training.device = torch.device("meta")
+    training.restore(state)
+    assert training._load is not None
+    assert training._load.device.type == "meta"

@@ -14,6 +14,7 @@ import torch
 from trainer.batches import TokenBatches
 from trainer.config import RunOptions, TrainConfig
 from trainer.data.shards import TokenData
+from trainer.evaluate import Evaluation
 from trainer.model.transformer import Transformer
 from trainer.observations import (
     CONTINUATION_TOKENS,
@@ -191,3 +192,27 @@ def test_a_loop_is_seen_in_the_repetition(token_data: TokenData, tmp_path: Path)
     text = (tmp_path / "samples.txt").read_text()
     assert "a" * CONTINUATION_TOKENS in text
     assert "greedy, 40 tokens, repetition 0.973, degenerate: a loop; 0 of 0 lines" in text
+
+
+def test_a_model_that_always_says_the_same_is_recorded_as_degenerate(
+    make_config: MakeConfig,
+    options: RunOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The mutant: every logit but one's is pushed down, whatever was read."""
+    compute = Transformer.logits
+
+    def constant(model: Transformer, hidden: torch.Tensor) -> torch.Tensor:
+        bias = torch.zeros(256)
+        bias[97] = 1e3
+        return compute(model, hidden) + bias
+
+    monkeypatch.setattr(
+        "trainer.execution.evaluate", lambda *_, **__: Evaluation(loss=2.0, loss_se=0.1, tokens=512)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Transformer, "logits", constant)
+        result = run_trial(make_config(steps=3), options, tmp_path)
+    assert result.repetition == 1.0 - 1 / 253
+    assert "degenerate greedy text" in [note.split(":")[0] for note in result.notes]

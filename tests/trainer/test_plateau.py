@@ -1,4 +1,4 @@
-"""Losses on the unigram plateau are named; row X3 and the diaries' stuck runs."""
+"""Losses on the unigram plateau, loops, idle experts are named; rows X3, X4, M9, the stuck runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trainer.plateau import label
+from trainer.plateau import climb, degenerate, label, lopsided
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,33 @@ def test_a_model_that_still_guesses_is_called_hardly_trained() -> None:
     said = label(5.4, uniform=math.log(256), unigram=2.6)
     assert said is not None
     assert said.startswith("hardly trained")
+
+
+def test_the_first_epoch_of_diary_1_experiment_2_is_on_the_unigram_plateau() -> None:
+    said = label(7.2842, uniform=math.log(50257), unigram=7.2629)
+    assert said is not None
+    assert said.startswith("unigram plateau")
+
+
+def test_a_loss_that_climbs_well_above_its_lowest_is_diverging() -> None:
+    assert climb([]) is None
+    assert climb([3.0, 2.0, 2.1]) is None
+    said = climb([3.0, 2.0, 2.5])
+    assert said is not None
+    assert said.startswith("diverging: the last training loss 2.500")
+
+
+def test_a_loop_is_degenerate_and_text_is_not() -> None:
+    assert degenerate(None) is None
+    assert degenerate(0.5) is None
+    said = degenerate(0.98)
+    assert said is not None
+    assert said.startswith("degenerate greedy text: 98%")
+
+
+def test_a_router_that_prefers_few_experts_is_lopsided() -> None:
+    assert lopsided(None) is None
+    assert lopsided(1.4) is None
+    said = lopsided(3.0)
+    assert said is not None
+    assert said.startswith("router lopsided: the busiest expert got 3.00")

@@ -79,7 +79,14 @@ def test_a_trial_trains_evaluates_and_stores_its_result(
     manifest = token_data.manifest
     bytes_per_token = manifest.validation_bytes / manifest.validation_tokens
     assert result.bpb == pytest.approx(result.loss / 0.6931471805599453 / bytes_per_token)
-    assert [note.split(":")[0] for note in result.notes] == ["unigram plateau"]
+    assert [note.split(":")[0] for note in result.notes] == [
+        "unigram plateau",
+        "degenerate greedy text",
+    ]
+    assert result.repetition is not None
+    assert result.repetition > 0.9
+    assert (result.best_step, result.planned_steps) == (30, 30)
+    assert (result.micro_batch_sequences, result.micro_batch_halvings) == (4, 0)
     assert RunResult.from_json((tmp_path / "result.json").read_text()) == result
     assert TrainConfig.from_json((tmp_path / "config.json").read_text()) == config
     found = lines(tmp_path)
@@ -93,6 +100,9 @@ def test_a_trial_trains_evaluates_and_stores_its_result(
     assert found[0]["flops"] == found[0]["tokens"] * training_flops_per_token(config.shape).total
     assert found[0]["learning_rate"] == 1e-2
     assert found[0]["grad_norm"] > 0
+    assert result.grad_norm is not None
+    assert result.grad_norm == pytest.approx(found[-2]["grad_norm"], rel=0.5)
+    assert result.router_load is None
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_a_spread(

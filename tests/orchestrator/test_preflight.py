@@ -1,0 +1,249 @@
+"""Before a sweep spends: checks of the architecture, the arithmetic that pays; rows T9, R12."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.budget import parse_budget
+from orchestrator.display import SilentDisplay
+from orchestrator.errors import BadInput, EnvironmentUnusable
+from orchestrator.hardware import Machine
+from orchestrator.journal import read_events, read_state
+from orchestrator.operations import log_lines
+from orchestrator.outcome import Answer, _facts
+from orchestrator.plan import make_plan
+from orchestrator.preflight import ask, settle_precision
+from orchestrator.service import Outcome, run_sweep
+from orchestrator.setting import Setting
+from orchestrator.state import EventKind
+from orchestrator.tracking import FIRST_BATCH, Projection
+from trainer.data.shards import TokenData, prepare
+from trainer.data.source import DataSource
+
+QUICK = Answer(resamples=20, interim=False, report=False)
+SOUND = {
+    "checks": [
+        {"name": "first loss", "passed": True, "message": "5.5 is ln V", "flops": 0.0},
+        {"name": "overfitting", "passed": True, "message": "learnt", "flops": 1e9},
+    ],
+    "first_batch": "input a, target b",
+    "seconds": 2.5,
+}
+
+
+class Asked:
+    """A trainer that always gives the same answer, and the requests that it got."""
+
+    def __init__(self, reply: Mapping[str, Any]) -> None:
+        self.reply, self.requests = reply, []
+
+    def __call__(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        json.dumps(request)
+        self.requests.append(dict(request))
+        return json.loads(json.dumps(self.reply))
+
+
+def run(setting: Setting, executor: Any, ask: Any) -> Outcome:
+    return run_sweep(
+        setting,
+        make_executor=lambda: executor,
+        tracker=None,
+        display=SilentDisplay(),
+        answer=QUICK,
+        ask=ask,
+    )
+
+
+def test_the_checks_run_once_and_stand_in_the_journal_with_their_cost(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    setting, asked = make_setting(), Asked(SOUND)
+    free = run(make_setting(), fake_executor, None)
+    (setting.sweep_dir / "journal.jsonl").unlink()
+    outcome = run(setting, type(fake_executor)(), asked)
+    assert outcome.state.charged_flops == free.state.charged_flops + 1e9
+    (request,) = asked.requests
+    sizes = [trial.counts.total for trial in setting.plan.trials]
+    smallest = setting.plan.trials[sizes.index(min(sizes))]
+    assert request["config"]["shape"] == dataclasses.asdict(smallest.config.shape)
+    assert request["allowed_flops"] == 0.05 * 8e12
+    kinds = [event.kind for event in read_events(setting.sweep_dir)]
+    assert kinds[:2] == [EventKind.SWEEP_OPENED, EventKind.SWEEP_EXAMINED]
+    assert (setting.sweep_dir / FIRST_BATCH).read_text() == SOUND["first_batch"]
+    said = list(log_lines(setting.sweep_dir))[1]
+    assert said.endswith("2 checks of the architecture in 2.5 s: passed")
+    facts = _facts_of(setting)
+    assert facts.examination[0] == "first loss: passed; 5.5 is ln V"
+
+
+def _facts_of(setting: Setting) -> Any:
+    (setting.sweep_dir / "losses.csv").touch()
+    return _facts(read_state(setting.sweep_dir), setting.sweep_dir, setting.budget)
+
+
+def test_a_sweep_that_goes_on_is_not_checked_again(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    class Died(BaseException):
+        pass
+
+    def die(job: Any) -> None:
+        raise Died
+
+    setting, asked = make_setting(), Asked(SOUND)
+    fake_executor.before = die
+    with pytest.raises(Died):
+        run(setting, fake_executor, asked)
+    run(setting, type(fake_executor)(), asked)
+    assert len(asked.requests) == 1
+
+
+def test_a_failed_check_ends_the_sweep_before_it_begins_and_is_tried_again(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    failed = {"name": "causality", "passed": False, "message": "moved position 3", "flops": 0.0}
+    setting, asked = make_setting(), Asked({**SOUND, "checks": [SOUND["checks"][0], failed]})
+    with pytest.raises(BadInput, match="`causality` before a sweep: moved position 3") as caught:
+        run(setting, fake_executor, asked)
+    (fault,) = caught.value.faults
+    assert fault.code == "SWP-1240"
+    assert "look at the mask" in fault.remedy
+    assert fake_executor.submitted == []
+    mended = Asked(SOUND)
+    assert run(setting, fake_executor, mended).state.counts["completed"] == 15
+    assert len(mended.requests) == 1
+
+
+def test_the_checks_can_be_left_out_and_change_no_trial(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    text = make_setting().budget_text + "checks: {diagnose: false}\n"
+    setting, asked = make_setting(text), Asked(SOUND)
+    assert setting.budget.digest == make_setting().budget.digest
+    run(setting, fake_executor, asked)
+    assert asked.requests == []
+
+
+def test_the_checks_and_the_first_batch_are_in_mlflow(
+    make_setting: Callable[..., Setting], fake_executor: Any, tmp_path: Path
+) -> None:
+    setting = make_setting()
+    outcome = run(setting, fake_executor, Asked(SOUND))
+    projection = Projection(
+        uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
+        experiment="checks",
+        artifacts=tmp_path / "artifacts",
+        sweep_dir=setting.sweep_dir,
+    )
+    projection.sync(dataclasses.replace(outcome.state, trials={}))
+    (text,) = (tmp_path / "artifacts").rglob("checks.txt")
+    assert text.read_text().splitlines()[0] == "passed  first loss: 5.5 is ln V"
+    (batch,) = (tmp_path / "artifacts").rglob(FIRST_BATCH)
+    assert batch.read_text() == SOUND["first_batch"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"fp32": 1.0, "bf16": 0.5}, "bf16"),
+        ({"fp32": 1.0, "bf16": 0.9}, "fp32"),
+        ({"fp32": 1.0, "bf16": 3.0}, "fp32"),
+        ({}, "fp32"),
+    ],
+)
+def test_bf16_is_chosen_where_it_is_measured_a_fifth_faster(
+    seconds: dict, expected: str, make_setting: Callable[..., Setting]
+) -> None:
+    setting = make_setting()
+    asked = Asked({"seconds_per_step": seconds})
+    gpu = Machine(cores=2, gpus=("a gpu",))
+    arguments = (setting.budget, setting.plan, setting.hardware, gpu, asked)
+    assert settle_precision(*arguments) == (expected, seconds)
+    (request,) = asked.requests
+    assert request["device"] == "cuda"
+    dearest = max(setting.plan.trials, key=lambda trial: trial.flops)
+    assert request["config"]["shape"] == dataclasses.asdict(dearest.config.shape)
+
+
+def test_narrow_models_on_a_cpu_stay_in_fp32_unmeasured(
+    make_setting: Callable[..., Setting],
+) -> None:
+    setting, asked = make_setting(), Asked({"seconds_per_step": {"fp32": 1.0, "bf16": 0.1}})
+    settled = settle_precision(
+        setting.budget, setting.plan, setting.hardware, setting.machine, asked
+    )
+    assert settled == ("fp32", {})
+    assert asked.requests == []
+
+
+@pytest.mark.parametrize("asked_for", ["training: {precision: fp32", "run: {address: auto}"])
+def test_a_stated_precision_and_a_cluster_are_not_measured(
+    asked_for: str, make_setting: Callable[..., Setting]
+) -> None:
+    text = make_setting().budget_text
+    if asked_for.startswith("training"):
+        text = text.replace("training: {", f"{asked_for}, ")
+    else:
+        text += asked_for + "\n"
+    budget = parse_budget(text)
+    setting, asked = make_setting(), Asked({})
+    gpu = Machine(cores=2, gpus=("a gpu",))
+    assert settle_precision(budget, setting.plan, setting.hardware, gpu, asked) == ("fp32", {})
+    assert asked.requests == []
+
+
+def test_the_precision_is_frozen_in_the_journal_and_in_every_trial(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    setting = make_setting()
+    hardware = dataclasses.replace(setting.hardware, precision="bf16")
+    setting = dataclasses.replace(
+        setting,
+        hardware=hardware,
+        plan=make_plan(setting.budget, setting.data.facts, hardware),
+        precision_seconds={"fp32": 2.0, "bf16": 1.0},
+    )
+    outcome = run(setting, fake_executor, None)
+    assert outcome.state.opened is not None
+    assert outcome.state.opened["precision"] == "bf16"
+    assert outcome.state.opened["precision_seconds"] == {"fp32": 2.0, "bf16": 1.0}
+    assert {t.config.precision for t in outcome.state.trials.values()} == {"bf16"}
+
+
+def test_the_trainer_answers_about_a_real_corpus(
+    make_setting: Callable[..., Setting], tmp_path: Path
+) -> None:
+    """One process of the trainer's: sound parts pass, the first batch is its text."""
+    source = DataSource(corpus="synthetic:addition?lines=2000", validation_fraction=0.2)
+    folder = prepare(source, cache_root=tmp_path)
+    trial = min(make_setting().plan.trials, key=lambda t: t.counts.total)
+    config = dataclasses.replace(trial.config, data_digest=TokenData.open(folder).manifest.digest)
+    reply = ask(
+        {
+            "what": "architecture",
+            "config": dataclasses.asdict(config),
+            "data_dir": str(folder),
+            "threads": 1,
+            "allowed_flops": 1.0,
+        }
+    )
+    # Learning by heart costs more than one FLOP, so it is left out.
+    assert [check["name"] for check in reply["checks"]] == [
+        *("first loss", "targets", "causality", "gradient")
+    ]
+    assert all(check["passed"] for check in reply["checks"])
+    _, read, said, *_ = re.split(r"=== .*\n|--- .*\n", reply["first_batch"])
+    assert len(read) > 100
+    assert read[1:-2] == said[:-3]
+
+
+def test_a_trainer_that_cannot_run_is_an_environment_error() -> None:
+    with pytest.raises(EnvironmentUnusable, match=r"(?s)SWP-3010.*TypeError"):
+        ask({"what": "architecture", "config": {}, "threads": 1, "nonsense": 1})
