@@ -194,7 +194,9 @@ def plan(
     budget, facts, hardware = _settled(budget, budget_file, outputs)
     planned = _plan(budget, facts, hardware, outputs)
     before = compare(outputs.resolve(), budget, planned)
-    keep(outputs.resolve(), budget, planned)
+    # A folder that is only to be read holds no note; the plan is no worse for it.
+    with contextlib.suppress(PermissionError):
+        keep(outputs.resolve(), budget, planned)
     expected = _expected(budget, facts, hardware) if expect else None
     if as_json:
         print_json({**planned.to_dict(), **before.to_dict(), "expected": expected})

@@ -152,7 +152,13 @@ class Model(Section):
             "code_path": not self.is_preset and self.family != HF,
             **dict.fromkeys(("arguments", "sizes", "scale"), not self.is_preset),
         }
-        wrong = [key for key, fits in allowed.items() if key in self.model_fields_set and not fits]
+        fields = type(self).model_fields
+        said = [
+            key
+            for key in allowed
+            if getattr(self, key) != fields[key].get_default(call_default_factory=True)
+        ]
+        wrong = [key for key in said if not allowed[key]]
         if wrong:
             raise ValueError(f"`{wrong[0]}` is no key of family `{self.family}`")
         if self.family == HF and self.config is None:

@@ -136,7 +136,9 @@ def test_init_writes_a_budget_that_plans_and_never_replaces_a_file(tmp_path: Pat
     assert "does not replace a file" in again.stderr
 
 
-def test_a_plan_writes_nothing_and_imports_neither_torch_nor_ray(tmp_path: Path) -> None:
+def test_a_plan_keeps_a_note_of_itself_alone_and_imports_neither_torch_nor_ray(
+    tmp_path: Path,
+) -> None:
     script = (
         "import sys; sys.argv = ['sweep', 'plan', sys.argv[1]]\n"
         "from orchestrator.cli import app\n"
@@ -151,7 +153,8 @@ def test_a_plan_writes_nothing_and_imports_neither_torch_nor_ray(tmp_path: Path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Level 1" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written == [tmp_path / "outputs" / "plans" / "quickstart.json"]
 
 
 def test_show_defaults_prints_a_budget_that_means_the_same(tmp_path: Path) -> None:
