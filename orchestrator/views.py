@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 WIDE = 110
 """Columns of a terminal from which each trial's notes have room."""
 
-BYTES_PER_BPE_TOKEN = 4.3
-"""English text, vocabularies of 32k to 100k: 4 to 4.8 bytes a token."""
-
 _VERDICTS = {
     "identified": "identified",
     "weak": "weakly identified",
@@ -165,6 +162,8 @@ def byte_lines(fit: Mapping[str, Any], bytes_per_token: float) -> list[str]:
     """What a ratio in small tokens is worth in the tokens that published ratios are in."""
     if fit["status"] == "not_identified" or not fit["optimum"] or bytes_per_token > 2:
         return []
+    from analysis.published import BYTES_PER_BPE_TOKEN
+
     ratio = fit["optimum"][0]["tokens_per_parameter"] * bytes_per_token
     return [
         f"  a token here is {bytes_per_token:.3g} byte(s): {ratio:.3g} bytes a parameter are about "

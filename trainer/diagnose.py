@@ -251,7 +251,7 @@ def check_overfitting(
     learnt = Check(
         name="overfitting",
         passed=value < OVERFIT_LOSS,
-        message=f"loss {value:.3f} on {inputs.numel()} tokens after {done} steps; it must "
+        message=f"loss {value:.4f} on {inputs.numel()} tokens after {done} steps; it must "
         f"fall below {OVERFIT_LOSS} within {limit}",
         flops=training_flops_per_token(model.shape).total * inputs.numel() * done,
     )
