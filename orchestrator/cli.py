@@ -265,7 +265,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show every trial of a sweep and what was charged; answers while it runs."""
-    from orchestrator.journal import read_state
+    from orchestrator.operations import present_state
     from orchestrator.views import print_status
 
     folder = find_sweep(sweep, outputs)
@@ -274,7 +274,7 @@ def status(
 
         with contextlib.suppress(KeyboardInterrupt):
             follow(folder, err)
-    state = read_state(folder)
+    state = present_state(folder)
     assert state.opened is not None
     if not as_json:
         print_status(out, state)

@@ -15,7 +15,7 @@ from orchestrator.budget import Budget, parse_budget
 from orchestrator.errors import BadInput, Fault, StateRefused, nearest
 from orchestrator.executors.base import STOP_FILE
 from orchestrator.journal import JOURNAL, LOCK, Journal, read_events, read_state
-from orchestrator.state import Event, EventKind, SweepState, TrialState, TrialStatus
+from orchestrator.state import Event, EventKind, SweepState, TrialState, TrialStatus, at_rest
 from orchestrator.units import format_flops
 
 RETRIABLE = (TrialStatus.FAILED, TrialStatus.DIVERGED, TrialStatus.ABANDONED)
@@ -34,6 +34,16 @@ def is_running(sweep_dir: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def present_state(sweep_dir: Path) -> SweepState:
+    """A sweep's state as it is now: without a driver nothing runs, whatever the journal ends with.
+
+    A driver that was killed could not write down that its trials stopped with it.
+    """
+    alive = is_running(sweep_dir)
+    state = read_state(sweep_dir)
+    return state if alive else at_rest(state)
 
 
 def frozen_budget(sweep_dir: Path) -> tuple[Budget, str, Path]:
@@ -170,13 +180,13 @@ def trial_record(sweep_dir: Path, trial: TrialState) -> dict[str, Any]:
 
 
 def _summary(sweep_dir: Path) -> dict[str, Any]:
-    state = read_state(sweep_dir)
+    state = present_state(sweep_dir)
     opened = state.opened or {}
     fit = state.fit or {}
-    at_rest = "finished" if state.finished else "stopped"
+    resting = "finished" if state.finished else "stopped"
     return {
         "name": sweep_dir.name,
-        "standing": "running" if is_running(sweep_dir) else at_rest,
+        "standing": "running" if is_running(sweep_dir) else resting,
         "trials": state.counts,
         "charged_flops": state.charged_flops,
         "budget_flops": opened.get("budget_flops"),

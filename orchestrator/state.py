@@ -264,6 +264,14 @@ class SweepState:
         return self.trials[trial_id].status in FINAL
 
 
+def at_rest(state: SweepState) -> SweepState:
+    """The state when nobody drives the sweep: what was under way waits for another attempt."""
+    for trial in state.trials.values():
+        if trial.status in (TrialStatus.RUNNING, TrialStatus.STALLED):
+            state = _with(state, trial, status=TrialStatus.PLANNED)
+    return state
+
+
 def fold(events: Iterable[Event], state: SweepState | None = None) -> SweepState:
     """Apply events to a state, in order."""
     current = state if state is not None else SweepState()
@@ -377,10 +385,7 @@ def _apply(state: SweepState, event: Event) -> SweepState:
         case EventKind.SWEEP_FITTED:
             return dataclasses.replace(state, fit=data)
         case EventKind.SWEEP_INTERRUPTED:
-            for trial in state.trials.values():
-                if trial.status in (TrialStatus.RUNNING, TrialStatus.STALLED):
-                    state = _with(state, trial, status=TrialStatus.PLANNED)
-            return state
+            return at_rest(state)
         case EventKind.SWEEP_FINISHED:
             return dataclasses.replace(state, finished=True)
 

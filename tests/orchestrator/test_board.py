@@ -14,6 +14,7 @@ from rich.console import Console
 
 from orchestrator.board import Quote, Running, board, count_words, seconds_left
 from orchestrator.journal import Journal, read_state
+from orchestrator.operations import list_sweeps, present_state
 from orchestrator.plan import Plan
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, SweepState, TrialStatus
@@ -157,3 +158,15 @@ def test_watching_from_a_pipe_prints_a_line_per_change_and_ends_with_the_driver(
     assert second.startswith("1 done, 2 training, 2 waiting; charged")
     assert len(looks) == 3
     assert state.counts["running"] == 2
+
+
+def test_without_a_driver_no_trial_is_said_to_run(sweep_dir: Path) -> None:
+    """A driver that was killed left a trial that had started and did not end."""
+    assert read_state(sweep_dir).counts["running"] == 1
+    with Journal(sweep_dir):
+        assert present_state(sweep_dir).counts["running"] == 1
+        assert list_sweeps(sweep_dir.parent)[0]["standing"] == "running"
+    left = present_state(sweep_dir)
+    assert left.counts["running"] == 0
+    assert left.counts["planned"] == 4
+    assert list_sweeps(sweep_dir.parent)[0]["trials"]["running"] == 0
