@@ -29,6 +29,7 @@ model: {{context: 32, family: gpt}}
 training: {{batch_tokens: 512, min_steps: 30, learning_rate: 0.01}}
 design: {{levels: [1.5e9, 4e9], sizes: 3, span: 2, tokens_per_parameter: 12}}
 run: {{executor: {executor}, checkpoint_every: 0.15s, retries: {retries}{run}}}
+checks: {{diagnose: false}}
 tracking: {{enabled: {tracking}{uri}}}
 """
 WORDS = tuple("abcdefghijklmnopqrstuvwxyz"[i % 26 :][: 2 + i % 5] for i in range(29))
