@@ -6,14 +6,15 @@ import csv
 import json
 import shutil
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from faults.matrix import Trial, row
-from faults.specimen import Command, Place, table_print, until
+from faults.specimen import Command, Place, Zygote, table_print, until
 
 
 @pytest.fixture
@@ -104,19 +105,26 @@ def test_one_bad_step_does_not_make_a_bad_trial(trial: Trial, place: Place, calm
     trial.record("completed, held-out losses identical")
 
 
-@pytest.fixture
-def torn(place: Place, calm: Place) -> Callable[[str], Path]:
-    """Copies of a trial's folder as a kill left it, with two checkpoints and steps to go."""
-    last = calm.rows()[-1]["trial_id"]
+@pytest.fixture(scope="module")
+def killed(zygote: Zygote, calm: Place) -> Iterator[Place]:
+    """A sweep whose last trial was killed with two checkpoints written and steps to go."""
+    folder = Path(tempfile.mkdtemp(prefix="flt-"))
+    place = Place(folder, zygote, calm.folder / "out" / "mlflow.db")
     place.budget()
     command = place.run(patches={"linger": {"seconds": 0.01}})
-    folder = place.sweep_dir() / "trials" / last
-    assert command.reaches(lambda: len(list(folder.glob("checkpoints/*.json"))) >= 2, "two")
+    trial = place.sweep_dir() / "trials" / calm.rows()[-1]["trial_id"]
+    assert command.reaches(lambda: len(list(trial.glob("checkpoints/*.json"))) >= 2, "two")
     command.kill()
-    kept = place.folder / "kept"
-    shutil.copytree(folder, kept)
-    assert not (kept / "result.json").exists()
-    data = next((place.folder / "out" / "data").glob("*/manifest.json")).parent
+    assert not (trial / "result.json").exists()
+    yield place
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def torn(place: Place, killed: Place, calm: Place) -> Callable[[str], Path]:
+    """Copies of the killed trial's folder in a workplace of their own."""
+    kept = killed.sweep_dir() / "trials" / calm.rows()[-1]["trial_id"]
+    data = next((killed.folder / "out" / "data").glob("*/manifest.json")).parent
     (place.folder / "tokens").symlink_to(data)
 
     def copy(name: str) -> Path:
