@@ -47,6 +47,8 @@ The promises, and beside each what the fault matrix last showed. This page is wr
 `make faults`, which runs every row below on real processes with real signals, from one seed.
 "Identical" means: `losses.csv`, its wall-clock columns aside, has the same SHA-256 as that of the
 undisturbed sweep. A part of the rows, at smaller counts, runs with every `make test`.
+Where a row counts fewer times than its full number, or none, the matrix has not been run whole
+since: such figures are collected from partial runs.
 `make faults-mutants` takes away the flush to disk, the lock, the digest of checkpoints and the
 tracker's key, one at a time, and demands that the row which each of them guards then fails.
 """
