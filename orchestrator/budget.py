@@ -210,18 +210,15 @@ class Training(_Section):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)] = (0,)
     """Every trial is run once per seed."""
     recipe: str | Recipe | None = None
-    """A file that `sweep tune` wrote: its learning rate and batch take the place of the keys above,
-    and plan and report name where they come from."""
+    """A file that `sweep tune` wrote: its learning rate, and its batch where one was searched, take
+    the place of the keys above, and plan and report name where they come from."""
 
     @model_validator(mode="after")
     def _recipe_alone(self) -> Self:
-        if isinstance(self.recipe, str):
-            twice = sorted({"learning_rate", "batch_tokens"} & self.model_fields_set)
-            if twice:
-                raise ValueError(
-                    f"`recipe` gives what {' and '.join(twice)} would give; keep one of them, got "
-                    "both"
-                )
+        if isinstance(self.recipe, str) and "learning_rate" in self.model_fields_set:
+            raise ValueError(
+                "`recipe` gives what learning_rate would give; keep one of them, got both"
+            )
         return self
 
 

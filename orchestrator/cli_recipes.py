@@ -105,9 +105,11 @@ def _print(reply: TuneReply, budget_file: Path) -> None:
     if document["picture"]:
         out.print(f"picture: {document['picture']}", soft_wrap=True)
     if document["recipe"]:
+        batch = rule.batch_text if rule is not None else None
+        replaced = "learning_rate" if batch is None else "learning_rate and batch_tokens"
         out.print(
-            f"recipe: {document['recipe']}\n\nIn {budget_file}, in place of learning_rate"
-            f" and batch_tokens:\n  {document['use']}",
+            f"recipe: {document['recipe']}\n\nIn {budget_file}, in place of {replaced}:\n"
+            f"  {document['use']}",
             soft_wrap=True,
         )
     elif document["status"] == "interrupted":

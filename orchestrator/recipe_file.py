@@ -43,8 +43,22 @@ def with_recipe(budget: Budget, base: Path) -> Budget:
     recipe = read_recipe(base / asked) if isinstance(asked, str) else asked
     changes: dict[str, object] = {"learning_rate": recipe.learning_rate, "recipe": recipe}
     if recipe.batch_tokens is not None:
+        if isinstance(asked, str) and "batch_tokens" in budget.training.model_fields_set:
+            raise _two_batches(asked, budget.training.batch_tokens, recipe.batch_tokens)
         changes["batch_tokens"] = recipe.batch_tokens
     return budget.model_copy(update={"training": budget.training.model_copy(update=changes)})
+
+
+def _two_batches(recipe: str, own: float | str, found: float | str) -> BadInput:
+    return BadInput(
+        Fault(
+            code="SWP-1207",
+            rule=f"the recipe's batch ({found}) was searched together with its rate; a budget that "
+            f"uses it has no `batch_tokens` of its own, got {own}",
+            place=f"training.recipe: {recipe}",
+            remedy="take `batch_tokens` out of the budget, or out of the recipe",
+        )
+    )
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -229,8 +229,20 @@ def test_a_recipe_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_recipe_beside_a_rate_of_its_own_is_refused() -> None:
-    with pytest.raises(BadInput, match="`recipe` gives what batch_tokens would give"):
-        parse_budget(BUDGET.replace("batch_tokens", "recipe: r.yaml, batch_tokens"))
+    with pytest.raises(BadInput, match="`recipe` gives what learning_rate would give"):
+        parse_budget(
+            BUDGET.replace("batch_tokens", "recipe: r.yaml, learning_rate: 1, batch_tokens")
+        )
+
+
+def test_a_recipe_without_a_batch_keeps_the_batch_that_it_was_searched_at(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("learning_rate: 0.01\norigin: me\n")
+    budget = parse_budget(BUDGET.replace("batch_tokens", "recipe: r.yaml, batch_tokens"))
+    assert with_recipe(budget, tmp_path).training.batch_tokens == 512
+    recipe.write_text("learning_rate: 0.01\nbatch_tokens: 1024\norigin: me\n")
+    with pytest.raises(BadInput, match=r"recipe's batch \(1024.0\).*got 512"):
+        with_recipe(budget, tmp_path)
 
 
 def test_a_search_without_the_money_for_its_runs_names_the_least_that_works(
