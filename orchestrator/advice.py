@@ -10,8 +10,9 @@ import numpy as np
 
 from analysis.doe import Pick, choose_runs
 from analysis.laws import CHINCHILLA
-from orchestrator.budget import AdaptiveDesign, Budget
+from orchestrator.budget import Budget
 from orchestrator.collect import progress
+from orchestrator.design_section import AdaptiveDesign
 from orchestrator.designs.adaptive import OVERHEAD, Adaptive, Candidates
 from orchestrator.errors import Fault, StateRefused
 from orchestrator.rounds import ground_of

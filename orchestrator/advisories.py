@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.budget import AdaptiveDesign, Budget, GridDesign, IsoflopDesign
+from orchestrator.budget import Budget
 from orchestrator.ceiling import largest_ceiling
+from orchestrator.design_section import AdaptiveDesign, GridDesign, IsoflopDesign
 from orchestrator.designs.fixed import LEAST_SPAN, narrow_span
 from orchestrator.errors import BadInput, Fault
 from orchestrator.rounds import Level, _known_points, plan_levels

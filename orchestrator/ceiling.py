@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.budget import AdaptiveDesign, Budget, IsoflopDesign
+from orchestrator.budget import Budget
+from orchestrator.design_section import AdaptiveDesign, IsoflopDesign
 from orchestrator.designs.isoflop import level_flops
 from orchestrator.lattice import lattice
 from orchestrator.rounds import Level, duration_s, plan_levels, slot_s

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.budget import Budget, Recipe
+from orchestrator.budget import Budget
 from orchestrator.errors import BadInput, Fault
+from orchestrator.training_section import Recipe
 from trainer.counts import ParameterCounts
 from trainer.expression import ExpressionError
 from trainer.recipe import (

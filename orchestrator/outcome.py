@@ -14,10 +14,11 @@ from analysis.answer import fit_table
 from analysis.files import write_fit, write_table
 from analysis.report import CurvePoint, SweepFacts, write_report
 from analysis.table import COLUMNS, read_rows
-from orchestrator.budget import Budget, Recipe
+from orchestrator.budget import Budget
 from orchestrator.collect import rows, versions
 from orchestrator.state import SweepState
 from orchestrator.tracking import metric_lines
+from orchestrator.training_section import Recipe
 
 RESAMPLES = 2000
 """Bootstrap refits behind every interval."""

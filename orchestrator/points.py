@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.budget import Budget, FileDesign, ListedPoint
+from orchestrator.budget import Budget
+from orchestrator.design_section import FileDesign, ListedPoint
 from orchestrator.errors import BadInput, Fault
 
 _SHAPE = ("d_model", "n_layer", "n_head")

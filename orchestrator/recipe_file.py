@@ -9,10 +9,11 @@ import yaml
 from pydantic import ValidationError
 
 from analysis.recipe import RateRule, SizeOptimum
-from orchestrator.budget import Budget, Recipe
+from orchestrator.budget import Budget
 from orchestrator.errors import BadInput, Fault
 from orchestrator.journal import write_atomic
 from orchestrator.points import with_points
+from orchestrator.training_section import Recipe
 from orchestrator.units import format_count
 
 RECIPE_FILE = "recipe.yaml"

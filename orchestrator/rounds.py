@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.budget import AdaptiveDesign, Budget, FileDesign, GridDesign, LadderDesign
+from orchestrator.budget import Budget
+from orchestrator.design_section import AdaptiveDesign, FileDesign, GridDesign, LadderDesign
 from orchestrator.designs.base import (
     Centre,
     Designer,

@@ -27,7 +27,7 @@ from analysis.doe import DEFAULT_NOISE_SD, Design, choose_runs, make_design
 from analysis.fit import SurfaceFit, fit_surface, tied_exponents
 from analysis.laws import CHINCHILLA, SKALING, FloatArray, LawForm, Surface
 from analysis.published import BESIROGLU
-from orchestrator.budget import AdaptiveDesign, IsoflopDesign
+from orchestrator.design_section import AdaptiveDesign, IsoflopDesign
 from orchestrator.designs import isoflop
 from orchestrator.designs.base import (
     Centre,

@@ -6,7 +6,7 @@ batches that sharpen the answer most per FLOP, whatever the design was.
 
 from __future__ import annotations
 
-from orchestrator.budget import AdaptiveDesign
+from orchestrator.design_section import AdaptiveDesign
 from orchestrator.designs.adaptive import Adaptive
 from orchestrator.designs.base import Designer, Ground, Progress, Round
 

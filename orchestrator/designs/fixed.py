@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.budget import FileDesign, GridDesign, LadderDesign
+from orchestrator.design_section import FileDesign, GridDesign, LadderDesign
 from orchestrator.designs.base import Centre, Ground, Point, Progress, Round
 
 LEAST_SPAN = 30.0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from orchestrator.budget import IsoflopDesign
+from orchestrator.design_section import IsoflopDesign
 from orchestrator.designs.base import Centre, Ground, Measurement, Point, Progress, Round
 
 SNAP = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.budget import AdaptiveDesign, Design, IsoflopDesign
+from orchestrator.design_section import AdaptiveDesign, Design, IsoflopDesign
 from orchestrator.designs.base import Designer, Ground, Point
 from orchestrator.designs.fixed import Fixed, named
 from orchestrator.designs.isoflop import Isoflop

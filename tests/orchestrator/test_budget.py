@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from orchestrator.budget import DESIGNS, changed_keys, json_schema, parse_budget
+from orchestrator.budget import changed_keys, json_schema, parse_budget
+from orchestrator.design_section import DESIGNS
 from orchestrator.errors import BadInput
 
 MINIMAL = "name: x\nbudget: {flops: 1e18}\n"

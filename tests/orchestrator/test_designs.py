@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from analysis.laws import Surface
-from orchestrator.budget import Budget, FileDesign, parse_budget
+from orchestrator.budget import Budget, parse_budget
+from orchestrator.design_section import FileDesign
 from orchestrator.designs.adaptive import RATIO_LIMITS, Adaptive, prior_law
 from orchestrator.designs.base import Measurement, Opened, Progress
 from orchestrator.display import SilentDisplay

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.budget import Budget, IsoflopDesign, parse_budget
+from orchestrator.budget import Budget, parse_budget
+from orchestrator.design_section import IsoflopDesign
 from orchestrator.designs.isoflop import Measurement, centre, centre_params, level_flops, sizes
 from orchestrator.errors import BadInput
 from orchestrator.lattice import head_count, lattice, nearest_shape
