@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.state import SweepState
 
 if TYPE_CHECKING:
-    from orchestrator.tracking import Projection
+    from orchestrator.tracking.projection import Projection
 
 
 class BackgroundProjection:

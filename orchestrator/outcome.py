@@ -17,7 +17,7 @@ from analysis.table import COLUMNS, read_rows
 from orchestrator.budget import Budget
 from orchestrator.collect import rows, versions
 from orchestrator.state import SweepState
-from orchestrator.tracking import metric_lines
+from orchestrator.sweep_files import metric_lines
 from orchestrator.training_section import Recipe
 
 RESAMPLES = 2000

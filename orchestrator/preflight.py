@@ -23,7 +23,7 @@ from orchestrator.journal import Journal, write_atomic
 from orchestrator.plan import Plan
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind
-from orchestrator.tracking import FIRST_BATCH
+from orchestrator.sweep_files import FIRST_BATCH
 from orchestrator.trial import Hardware, Trial
 from trainer.config import Precision, TrainConfig
 

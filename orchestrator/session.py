@@ -24,7 +24,7 @@ from orchestrator.preflight import ask, settle_precision
 from orchestrator.recipe_file import with_files
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
-from orchestrator.tracking import Projection
+from orchestrator.tracking.projection import Projection
 from orchestrator.views import print_plan
 
 _STATUS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.board import Running
-from orchestrator.tracking import metric_lines
+from orchestrator.sweep_files import metric_lines
 from trainer.result import RunResult, RunStatus
 
 

@@ -21,7 +21,8 @@ from orchestrator.importing.readers import (
 )
 from orchestrator.importing.runs import ForeignRuns
 from orchestrator.journal import write_atomic
-from orchestrator.tracking import ROW_TAG, StoreError, read_experiment, redacted
+from orchestrator.tracking.reading import StoreError, read_experiment
+from orchestrator.tracking.store import ROW_TAG, redacted
 
 SCHEMA = "sweep.import/1"
 

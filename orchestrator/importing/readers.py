@@ -105,7 +105,7 @@ def read_file(path: Path, form: str) -> ForeignRuns:
 def read_tracked(
     runs: Sequence[Any], *, needed: Sequence[str], place: str, parent: str | None
 ) -> ForeignRuns:
-    """MLflow's runs, as `orchestrator.tracking.read_experiment` gives them.
+    """MLflow's runs, as `orchestrator.tracking.reading.read_experiment` gives them.
 
     Values stand under `params.NAME`, `metrics.NAME` (the last one logged) and `tags.NAME`. A run
     that others are nested under, and that holds none of the needed values, is set aside.

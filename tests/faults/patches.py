@@ -252,6 +252,6 @@ def mutant_no_digest() -> None:
 
 def mutant_no_key() -> None:
     """The tracker never finds a run that is there already."""
-    from orchestrator.tracking import Projection
+    from orchestrator.tracking.store import Store
 
-    Projection._find = lambda self, query: None  # type: ignore[method-assign]
+    Store.find = lambda self, query: None  # type: ignore[method-assign]

@@ -18,7 +18,7 @@ from orchestrator.hardware import Machine
 from orchestrator.plan import make_plan
 from orchestrator.setting import Setting
 from orchestrator.throughput import CPU_CORE
-from orchestrator.tracking import Projection
+from orchestrator.tracking.projection import Projection
 from orchestrator.trial import Hardware
 from trainer.config import TrainConfig
 from trainer.data.facts import DataFacts

@@ -23,7 +23,8 @@ from orchestrator.preflight import ask, settle_precision
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind
-from orchestrator.tracking import FIRST_BATCH, Projection
+from orchestrator.sweep_files import FIRST_BATCH
+from orchestrator.tracking.projection import Projection
 from trainer.data.shards import TokenData, prepare
 from trainer.data.source import DataSource
 

@@ -21,7 +21,9 @@ from orchestrator.importing.importer import ImportRequest, import_runs
 from orchestrator.journal import read_state
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
-from orchestrator.tracking import Projection, metric_lines, redacted
+from orchestrator.sweep_files import metric_lines
+from orchestrator.tracking.projection import Projection
+from orchestrator.tracking.store import Store, redacted
 
 TEXT = """\
 name: small
@@ -85,7 +87,7 @@ def project(setting: Setting, *, finish: bool = True) -> Any:
 def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
     for _ in range(3):
         projection = project(swept)
-    client = projection._client
+    client = projection.store.client
     runs = client.search_runs([projection.experiment_id])
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(runs) == 4
@@ -119,7 +121,7 @@ def test_the_twins_of_a_create_whose_reply_was_lost_are_deleted(
 
     monkeypatch.setattr(MlflowClient, "create_run", asked_twice)
     projection = project(swept)
-    runs = projection._client.search_runs([projection.experiment_id])
+    runs = projection.store.client.search_runs([projection.experiment_id])
     assert len(runs) == 4
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert all(run.data.params and run.data.metrics for run in children)
@@ -133,11 +135,11 @@ def test_a_run_whose_parameters_were_refused_gets_them_later(
         raise ConnectionError("500")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Projection, "_log_params", refuses)
+        patched.setattr(Store, "log_params", refuses)
         with pytest.raises(ConnectionError):
             project(swept)
     projection = project(swept)
-    runs = projection._client.search_runs([projection.experiment_id])
+    runs = projection.store.client.search_runs([projection.experiment_id])
     assert len(runs) == 4
     assert all(run.data.params for run in runs)
 
@@ -147,7 +149,7 @@ def test_what_a_model_says_is_an_artifact_of_its_run(swept: Setting) -> None:
     folder = swept.sweep_dir / "trials" / trials[0]
     for name in ("first_batch.txt", "samples.txt", "predictions.json", "logits.json"):
         (folder / name).write_text(f"{name} of {trials[0]}")
-    client = project(swept)._client
+    client = project(swept).store.client
 
     def artifacts(trial_id: str) -> dict[str, Path]:
         (run,) = client.search_runs(
@@ -172,9 +174,9 @@ def test_points_written_between_two_projections_are_added_once(swept: Setting) -
     project(swept, finish=False)
     path.write_text("".join(whole))
     projection = project(swept, finish=False)
-    run_id = projection._find(f"tags.`sweep.trial_id` = '{trial_id}'").info.run_id
+    run_id = projection.store.find(f"tags.`sweep.trial_id` = '{trial_id}'").info.run_id
     # The run was closed with two points; the journal is the truth, so it is not opened again.
-    history = projection._client.get_metric_history(run_id, "train/loss")
+    history = projection.store.client.get_metric_history(run_id, "train/loss")
     assert [m.step for m in history] == [1, 2]
 
 
@@ -183,12 +185,12 @@ def test_a_wiped_store_is_rebuilt_whole(swept: Setting) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from orchestrator.journal import read_state\n"
-        "from orchestrator.tracking import Projection\n"
+        "from orchestrator.tracking.projection import Projection\n"
         "outputs, sweep = map(Path, sys.argv[1:])\n"
         "p = Projection(uri=f'sqlite:///{outputs}/wiped.db', experiment='e',\n"
         "               artifacts=outputs, sweep_dir=sweep)\n"
         "p.sync(read_state(sweep))\n"
-        "print(len(p._client.search_runs([p.experiment_id])))\n"
+        "print(len(p.store.client.search_runs([p.experiment_id])))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(swept.outputs), str(swept.sweep_dir)],
@@ -217,7 +219,7 @@ def test_the_store_is_private(swept: Setting) -> None:
 def test_a_store_killed_within_its_first_migration_is_made_again(swept: Setting) -> None:
     script = (
         "import os, sqlalchemy.event, sys; from pathlib import Path\n"
-        "from orchestrator.tracking import Projection\n"
+        "from orchestrator.tracking.projection import Projection\n"
         "count = 0\n"
         "@sqlalchemy.event.listens_for(sqlalchemy.Engine, 'before_cursor_execute')\n"
         "def die(conn, cursor, statement, *rest):\n"
@@ -232,7 +234,7 @@ def test_a_store_killed_within_its_first_migration_is_made_again(swept: Setting)
     assert killed.returncode == 9, killed.stderr
     assert not (swept.outputs / "mlflow.db").exists()
     projection = project(swept)
-    assert len(projection._client.search_runs([projection.experiment_id])) == 4
+    assert len(projection.store.client.search_runs([projection.experiment_id])) == 4
 
 
 def test_an_unreachable_store_is_trouble_and_not_an_error(swept: Setting) -> None:

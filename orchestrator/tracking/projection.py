@@ -1,0 +1,242 @@
+"""The runs of a sweep in MLflow, drawn from its journal.
+
+One parent run per sweep, one child per trial, found by their tags and created once. Everything
+logged carries the identity it has in the sweep (trial_id, step, and the time in the trial's own
+record), so projecting again adds nothing. The trainer never waits for it: one thread of the
+driver reads the trials' files and writes in batches, and a tracker that is away is caught up with
+later (`sweep sync`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.collect import row
+from orchestrator.state import SweepState, TrialState, TrialStatus
+from orchestrator.sweep_files import FIRST_BATCH, metric_lines
+from orchestrator.tracking.store import ROW_TAG, Store, quiet
+from trainer.result import OBSERVATION_NAMES
+
+_METRIC_NAMES = {
+    "loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "grad_norm": "train/grad_norm",
+    "tokens_per_s": "train/tokens_per_s",
+    "router_load": "train/router_load",
+    "validation_loss": "validation/loss",
+    "validation_bpb": "validation/bits_per_byte",
+}
+_RUN_STATUS = {
+    TrialStatus.COMPLETED: "FINISHED",
+    TrialStatus.DIVERGED: "FAILED",
+    TrialStatus.FAILED: "FAILED",
+    TrialStatus.ABANDONED: "KILLED",
+    TrialStatus.PRUNED: "KILLED",
+}
+
+
+class Projection:
+    """The sweep's runs in one MLflow store."""
+
+    def __init__(self, *, uri: str, experiment: str, artifacts: Path, sweep_dir: Path) -> None:
+        """Open the store; nothing is written before `sync`.
+
+        Args:
+            uri: tracking URI.
+            experiment: name of the experiment, created when missing.
+            artifacts: folder for artifacts of a local store.
+            sweep_dir: the sweep whose trials are projected.
+        """
+        self.store = Store(uri=uri, experiment=experiment, artifacts=artifacts)
+        self._sweep_dir = sweep_dir
+        self._parent_id: str | None = None
+        self._examined: Mapping[str, Any] | None = None
+        self._runs: dict[str, _Child] = {}
+
+    @property
+    def parent_id(self) -> str | None:
+        """MLflow's id of the sweep's run, once it exists."""
+        return self._parent_id
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's id of the experiment."""
+        return self.store.experiment_id
+
+    def sync(self, state: SweepState) -> None:
+        """Bring the store up to the journal and the trials' files."""
+        if state.opened is None:
+            return
+        with quiet():
+            parent = self._parent(state)
+            self._sync_examination(parent, state)
+            for trial in state.trials.values():
+                if trial.attempts or trial.result is not None:
+                    self._sync_trial(parent, state, trial)
+
+    def finish(self, state: SweepState, *, note: str, report: Path) -> None:
+        """Close the sweep's run: the answer as its note, summary metrics, the report."""
+        self.sync(state)
+        if self._parent_id is None:
+            return
+        with quiet():
+            self.store.client.set_tag(self._parent_id, "mlflow.note.content", note)
+            optimum = (state.fit or {}).get("tokens_per_parameter")
+            summary = {"charged_flops": state.charged_flops}
+            if optimum is not None:
+                summary["tokens_per_parameter"] = optimum
+            for key, value in summary.items():
+                self.store.client.log_metric(
+                    self._parent_id, key, value, timestamp=int(state.opened_at * 1000), step=0
+                )
+            self.store.client.log_artifacts(self._parent_id, str(report), "report")
+            if state.finished:
+                self.store.client.set_terminated(self._parent_id, "FINISHED")
+
+    def _parent(self, state: SweepState) -> str:
+        if self._parent_id is None:
+            assert state.opened is not None
+            sweep_id, name = state.opened["sweep_id"], state.opened["name"]
+            tags = {"sweep.id": sweep_id, "sweep.name": name, "mlflow.runName": name}
+            run = self.store.find_or_create(
+                f"tags.`sweep.id` = '{sweep_id}'", tags, start_ms=int(state.opened_at * 1000)
+            )
+            parent_id = str(run.info.run_id)
+            if not run.data.params:
+                self.store.log_params(parent_id, _flat(state.opened["science"]))
+            self._parent_id = parent_id
+        return self._parent_id
+
+    def _sync_examination(self, parent: str, state: SweepState) -> None:
+        """Hand over the checks of the architecture and the first batch, once they are there."""
+        if state.examination is None or self._examined == state.examination:
+            return
+        checks = state.examination["checks"]
+        text = "\n".join(
+            f"{'passed' if c['passed'] else 'FAILED'}  {c['name']}: {c['message']}" for c in checks
+        )
+        good = sum(check["passed"] for check in checks)
+        self.store.client.set_tag(parent, "sweep.checks", f"{good} of {len(checks)} passed")
+        self.store.client.log_text(parent, text + "\n", "checks.txt")
+        if (self._sweep_dir / FIRST_BATCH).exists():
+            self.store.client.log_artifact(parent, str(self._sweep_dir / FIRST_BATCH))
+        self._examined = state.examination
+
+    def _sync_trial(self, parent: str, state: SweepState, trial: TrialState) -> None:
+        child = self._runs.get(trial.trial_id)
+        if child is None:
+            child = self._runs[trial.trial_id] = self._open_child(parent, state, trial)
+        if child.closed:
+            return
+        child.step = self._log_lines(child, trial)
+        if trial.status in _RUN_STATUS:
+            self._close_child(child, state, trial)
+
+    def _open_child(self, parent: str, state: SweepState, trial: TrialState) -> _Child:
+        assert state.opened is not None
+        query = (
+            f"tags.`sweep.trial_id` = '{trial.trial_id}' and tags.`mlflow.parentRunId` = '{parent}'"
+        )
+        tags = {
+            "mlflow.parentRunId": parent,
+            "mlflow.runName": trial.label,
+            "sweep.trial_id": trial.trial_id,
+            "sweep.level": str(trial.level),
+        }
+        run = self.store.find_or_create(query, tags, start_ms=self._started_ms(state, trial))
+        run_id = str(run.info.run_id)
+        # The data set is logged last: where it is missing, so may be what comes before it.
+        if run.inputs is None or not run.inputs.dataset_inputs:
+            self.store.log_params(run_id, _flat(json.loads(trial.config.to_json())))
+            self.store.log_dataset(run_id, state.opened["data"])
+        # The last step again: a batch may have ended within it, and nothing is stored twice.
+        last = self._last_step(run_id) - 1
+        return _Child(run_id, step=last, closed=run.info.status != "RUNNING")
+
+    def _close_child(self, child: _Child, state: SweepState, trial: TrialState) -> None:
+        assert state.opened is not None
+        record = row(trial, unique_tokens=state.opened["data"]["train_tokens"])
+        summary = {
+            "final_loss": record["loss"],
+            "final_bits_per_byte": record["bpb"],
+            "params_matmul": record["params_matmul"],
+            "tokens": record["tokens"],
+            "tokens_per_parameter": record["tokens"] / record["params_matmul"],
+            "flops": record["flops"],
+            "wall_s": record["wall_s"],
+        }
+        stamp = self._last_ms(state, trial)
+        self._log_observations(child.run_id, trial.trial_id)
+        self.store.log_metrics(
+            child.run_id, [(k, float(v), stamp, 0) for k, v in summary.items() if v is not None]
+        )
+        self.store.client.set_tag(child.run_id, "sweep.status", trial.status.value)
+        self.store.client.set_tag(child.run_id, ROW_TAG, json.dumps(record))
+        if trial.reason:
+            self.store.client.set_tag(child.run_id, "sweep.reason", trial.reason[:4000])
+        if trial.cached_from:
+            self.store.client.set_tag(child.run_id, "sweep.cached_from", trial.cached_from)
+        self.store.client.set_terminated(child.run_id, _RUN_STATUS[trial.status], end_time=stamp)
+        child.closed = True
+
+    def _log_observations(self, run_id: str, trial_id: str) -> None:
+        """Hand over what the trained model says; a trial that never ended well has none of it."""
+        folder = self._sweep_dir / "trials" / trial_id
+        for name in OBSERVATION_NAMES:
+            if (folder / name).exists():
+                self.store.client.log_artifact(run_id, str(folder / name))
+
+    def _log_lines(self, child: _Child, trial: TrialState) -> int:
+        metrics, last = [], child.step
+        for line in metric_lines(self._sweep_dir, trial.trial_id):
+            # The evaluation follows its step, and comes before the next.
+            step = 2 * line["step"] + ("validation_loss" in line)
+            if step <= child.step:
+                continue
+            stamp = int(line["time"] * 1000)
+            metrics += [
+                (name, float(line[key]), stamp, line["step"])
+                for key, name in _METRIC_NAMES.items()
+                if line.get(key) is not None
+            ]
+            last = step
+        self.store.log_metrics(child.run_id, metrics)
+        return last
+
+    def _last_step(self, run_id: str) -> int:
+        history = self.store.client.get_metric_history(run_id, "train/loss")
+        evaluated = self.store.client.get_metric_history(run_id, "validation/loss")
+        places = [2 * item.step for item in history] + [2 * item.step + 1 for item in evaluated]
+        return max(places, default=-1)
+
+    def _started_ms(self, state: SweepState, trial: TrialState) -> int:
+        lines = metric_lines(self._sweep_dir, trial.trial_id)
+        first = next(lines, None)
+        return int((first["time"] if first else state.opened_at) * 1000)
+
+    def _last_ms(self, state: SweepState, trial: TrialState) -> int:
+        times = [line["time"] for line in metric_lines(self._sweep_dir, trial.trial_id)]
+        return int((times[-1] if times else state.opened_at) * 1000)
+
+
+class _Child:
+    """A trial's run: what is already in the store."""
+
+    __slots__ = ("closed", "run_id", "step")
+
+    def __init__(self, run_id: str, *, step: int, closed: bool) -> None:
+        self.run_id, self.step, self.closed = run_id, step, closed
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
