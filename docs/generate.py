@@ -31,6 +31,18 @@ _QUANTITIES = {
     "checkpoint_every": "duration with unit",
 }
 """Keys whose unit the schema cannot say."""
+_ROOMS = {
+    "10": "The budget file as YAML",
+    "11": "The budget file as a budget",
+    "12": "A plan that cannot be",
+    "13": "Options of the command",
+    "20": "The corpus",
+    "30": "The environment",
+    "40": "A loss table, an import",
+    "50": "The state of a sweep",
+    "70": "A defect of ours",
+}
+"""Headings of the index of errors, by the first two digits of a code."""
 _WORDS = {"bool": "", "Path": "PATH", "str": "TEXT", "int": "NUMBER", "float": "NUMBER"}
 
 
@@ -40,6 +52,7 @@ def pages() -> dict[Path, str]:
         **notebook_pages(),
         HERE / "reference" / "budget.md": budget_page(json_schema()),
         HERE / "reference" / "commands.md": commands_page(typer.main.get_command(app)),
+        HERE / "errors.md": errors_page(HERE / "errors"),
     }
 
 
@@ -222,6 +235,36 @@ def commands_page(group: Any) -> str:
         if rows:
             lines += ["| argument or option | default | meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def errors_page(folder: Path) -> str:
+    """The index of the pages about error codes.
+
+    Args:
+        folder: where `SWP-xxxx.md` lie; the first line of each is its code and rule, the paragraph
+            that begins with "What to do" its remedy.
+    """
+    lines = [
+        "# Errors and their remedies",
+        "",
+        NOTE,
+        "",
+        "Every error carries a code and ends with the page to read. It stands on stderr with its "
+        "place (where there is a file: line and column, the line itself and a caret), the rule, "
+        "what was found, and what to do; nothing is on stdout then, and the "
+        "[exit code](reference/exit-codes.md) follows the same table for every verb.",
+    ]
+    room = ""
+    for path in sorted(folder.glob("SWP-*.md")):
+        text = path.read_text(encoding="utf-8")
+        rule = text.splitlines()[0].partition(": ")[2]
+        remedy = text.partition("**What to do.** ")[2].strip().replace("](../", "](")
+        if path.stem[4:6] != room:
+            room = path.stem[4:6]
+            lines += ["", f"## {_ROOMS[room]}", "", "| code | rule | remedy |", "|---|---|---|"]
+        link = f"[{path.stem}](errors/{path.name})"
+        lines.append(f"| {link} | {rule} | {_text(remedy)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _usage(argument: Any) -> str:

@@ -19,7 +19,7 @@ from orchestrator import (
     cli_recipes,
     cli_trainer,
 )
-from orchestrator.errors import BadInput, Exit, Fault, SweepError
+from orchestrator.errors import BadInput, Exit, Fault, SweepError, page_of
 from orchestrator.terminal import (
     AsJson,
     BudgetFile,
@@ -53,7 +53,7 @@ def main() -> None:
     try:
         app()
     except SweepError as error:
-        err.print(str(error), markup=False, soft_wrap=True)
+        err.print(f"{error}\nread more: {error.pages}", markup=False, soft_wrap=True)
         raise SystemExit(int(error.exit_code)) from None
     except KeyboardInterrupt:
         err.print("Interrupted.")
@@ -66,7 +66,8 @@ def main() -> None:
             raise
         err.print(
             f"error[SWP-7000]: a defect of ours: {type(error).__name__}: {error}\n"
-            "  help: run it again with SWEEP_DEBUG=1 for the trace, and report it",
+            "  help: run it again with SWEEP_DEBUG=1 for the trace, and report it\n"
+            f"read more: {page_of('SWP-7000')}",
             markup=False,
         )
         raise SystemExit(int(Exit.BUG)) from None

@@ -39,7 +39,7 @@ class Fault:
     """One thing that is wrong."""
 
     code: str
-    """Stable code `SWP-xxxx`; `docs/errors.md` has a paragraph for each."""
+    """Stable code `SWP-xxxx`; `docs/errors/` has a page for each."""
     rule: str
     """The rule that must hold, and what was found instead."""
     remedy: str
@@ -68,6 +68,11 @@ class SweepError(Exception):
         self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
+    @property
+    def pages(self) -> str:
+        """Where to read more: the documentation's page of each code."""
+        return ", ".join(page_of(code) for code in dict.fromkeys(f.code for f in self.faults))
+
 
 class BadInput(SweepError):
     """A budget file, a table or an option is wrong."""
@@ -85,6 +90,11 @@ class StateRefused(SweepError):
     """The sweep directory does not allow what was asked."""
 
     exit_code = Exit.STATE_REFUSED
+
+
+def page_of(code: str) -> str:
+    """The page of the documentation about a code, as a path in the repository."""
+    return f"docs/errors/{code}.md"
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

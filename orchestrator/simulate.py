@@ -187,7 +187,8 @@ def named_law(name: str, plan: Plan) -> Surface:
         ratio = plan.levels[0].centre.tokens_per_parameter
         return prior_law(flops, ratio, k=_SKALING_K if name == "skaling" else 1.0)
     try:
-        pairs = dict(part.split("=", 1) for part in name.replace(" ", "").split(","))
+        parts = [part.partition("=") for part in name.replace(" ", "").split(",")]
+        pairs = {key: value for key, _, value in parts}
         unknown = set(pairs) - set(_KEYS)
         missing = set(_KEYS[:5]) - set(pairs)
         if unknown or missing:

@@ -89,12 +89,20 @@ def read_budget(path: Path, *, run: dict[str, str] | None = None) -> tuple[Budge
             raise BadInput(
                 Fault(
                     code="SWP-1304",
-                    rule=f"an option is wrong: {error}".splitlines()[0],
+                    rule=f"an option takes what `run:` takes: {_problem(error)}",
                     place=", ".join(f"--{key} {value}" for key, value in run.items()),
                     remedy="see `sweep run --help`",
                 )
             ) from None
     return budget, text
+
+
+def _problem(error: ValueError) -> str:
+    """What pydantic found first, without its own frame of words."""
+    from pydantic import ValidationError
+
+    found = error.errors()[0] if isinstance(error, ValidationError) else None
+    return f"{found['msg']}, got {found['input']!r}" if found else str(error)
 
 
 def print_outcome(

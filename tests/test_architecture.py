@@ -58,16 +58,3 @@ def test_every_module_says_what_it_is() -> None:
 def test_every_package_imports_without_its_siblings_runtime(package: str) -> None:
     script = f"import {package}, sys; assert not {{'torch', 'ray', 'mlflow'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
-
-
-def test_no_error_code_stands_for_two_rules() -> None:
-    rows = re.findall(
-        r"^\| (SWP-\d{4}) \|", (ROOT / "docs/errors.md").read_text(), flags=re.MULTILINE
-    )
-    assert sorted(rows) == sorted(set(rows))
-
-
-def test_every_error_code_has_its_paragraph_and_no_paragraph_is_idle() -> None:
-    in_code = {code for path in sources() for code in re.findall(r"SWP-\d{4}", path.read_text())}
-    in_docs = set(re.findall(r"SWP-\d{4}", (ROOT / "docs" / "errors.md").read_text()))
-    assert in_code == in_docs
