@@ -18,11 +18,14 @@ from orchestrator.designs.base import Measurement
 from orchestrator.rounds import Level, duration_s, plan_levels, slot_s
 from orchestrator.trial import Hardware, Notes, Trial, trial_record
 from orchestrator.verifying import added_flops
+from trainer.footprint import CHECKPOINTS_KEPT, checkpoint_bytes
 
 if TYPE_CHECKING:
     from trainer.data.facts import DataFacts
 
 
+RECORD_BYTES = 5e5
+"""Disk that one trial takes beside its checkpoints: curves, samples, and its run in MLflow."""
 SHARE = 0.25
 """Share of the budget that the design leaves to the run of the predicted optimum."""
 
@@ -49,6 +52,8 @@ class Plan:
     """Expected price, when the budget names one."""
     data_exact: bool
     """Whether the data's counts are exact (prepared or byte data) or estimated."""
+    disk_bytes: float = 0.0
+    """Disk that the sweep takes: checkpoints, trunks, token files, records; about."""
     tuning_flops: float = 0.0
     """What the search for its recipe has charged of the budget, FLOPs."""
     aside_flops: float = 0.0
@@ -81,6 +86,7 @@ class Plan:
             "slot_hours": self.slot_hours,
             "price": self.price,
             "data_exact": self.data_exact,
+            "disk_bytes": self.disk_bytes,
             "warnings": list(self.warnings),
             "levels": [
                 {
@@ -143,10 +149,24 @@ def make_plan(
         slot_hours=hours,
         price=None if price is None else price * hours,
         data_exact=facts.exact,
+        disk_bytes=_disk_bytes(levels, facts),
         tuning_flops=tuning_flops,
         aside_flops=aside,
         warnings=tuple(notes.lines),
     )
+
+
+def _disk_bytes(levels: Sequence[Level], facts: DataFacts) -> float:
+    """Two checkpoints and the records of every trial, the trunks of `wsd`, and the token files."""
+    trials = [trial for level in levels for trial in level.trials]
+    checkpoints = sum(
+        (CHECKPOINTS_KEPT + (trial.config.schedule.name == "wsd"))
+        * checkpoint_bytes(trial.config.shape)
+        for trial in trials
+    )
+    bytes_per_id = 2 if facts.vocab_size <= 1 << 16 else 4
+    tokens = facts.train_tokens + facts.validation_tokens
+    return checkpoints + RECORD_BYTES * len(trials) + bytes_per_id * tokens
 
 
 def _aside(budget: Budget, levels: Sequence[Level], ceiling: float) -> float:

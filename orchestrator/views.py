@@ -91,6 +91,7 @@ def _print_quotation(console: Console, plan: Plan, throughput: Throughput) -> No
         f" ({plan.cost_flops / plan.budget_flops:.0%} of the budget){data}",
         f"about {format_duration(plan.estimated_s)} on {plan.slots} x {throughput.device} "
         f"at a time ({plan.slot_hours:.3g} hours of them in all; speed {source})",
+        f"about {format_bytes(plan.disk_bytes)} of disk: checkpoints, token files, records",
         f"the answer is for a run of {format_flops(plan.target_flops)} FLOPs, "
         f"{plan.target_flops / plan.levels[-1].flops:.3g} times the largest level",
     ]

@@ -19,9 +19,7 @@ from typing import Any
 import torch
 
 from trainer.durable import write_atomically
-
-KEPT = 2
-"""Newest checkpoints that are kept."""
+from trainer.footprint import CHECKPOINTS_KEPT
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ def save(
     step: int,
     owner: str,
     environment: dict[str, str],
-    kept: int | None = KEPT,
+    kept: int | None = CHECKPOINTS_KEPT,
 ) -> Manifest:
     """Write a checkpoint and drop all but the newest.
 

@@ -18,6 +18,7 @@ from trainer.data.shards import TokenData
 from trainer.durable import write_atomically
 from trainer.evaluate import Evaluation, evaluate
 from trainer.flops import training_flops_per_token
+from trainer.footprint import CHECKPOINTS_KEPT
 from trainer.loop import Diverged, Training
 from trainer.metrics import Line, Metrics, log_steps
 from trainer.observations import observe, record_first_batch
@@ -358,7 +359,7 @@ class Execution:
 
     def save(self) -> None:
         """Write a checkpoint to go on from."""
-        self.save_to("checkpoints", kept=checkpoint.KEPT)
+        self.save_to("checkpoints", kept=CHECKPOINTS_KEPT)
 
     def save_to(self, folder: str, *, kept: int) -> None:
         """Write a checkpoint; the metrics up to it are on disk first."""

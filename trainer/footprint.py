@@ -1,4 +1,4 @@
-"""How much memory a training step needs, before it is run.
+"""How much memory a training step needs, and a checkpoint of disk, before it is run.
 
 Weights, gradients and two moments in fp32, the activations that one backward pass keeps, and the
 logits of one chunk of the head. A rough upper estimate: per token and layer about 16 widths and 3
@@ -12,6 +12,9 @@ from trainer.shapes import Shape, count_parameters
 
 HEADROOM = 0.8
 """Share of the memory that an estimate may fill; the rest is libraries and error."""
+
+CHECKPOINTS_KEPT = 2
+"""Newest checkpoints that a trial's folder holds, so that one damaged file costs one interval."""
 
 _CHUNK_ROWS = 1024
 """Rows of logits at a time, and their gradient (`trainer.model.loss`)."""
@@ -31,6 +34,11 @@ def training_bytes(shape: Shape, *, sequences: int) -> float:
     logits = 2 * shape.vocab_size * min(tokens, _CHUNK_ROWS)
     state = 16.0 * count_parameters(shape).total
     return state + 4.0 * (tokens * shape.n_layer * per_layer + logits)
+
+
+def checkpoint_bytes(shape: Shape) -> float:
+    """Size of one checkpoint on disk: weights and the optimiser's two moments, all in fp32."""
+    return 12.0 * count_parameters(shape).total
 
 
 def largest_micro_batch(shape: Shape, *, sequences: int, memory_bytes: float) -> int:

@@ -275,3 +275,14 @@ def test_a_level_after_one_whose_best_size_was_the_smallest_keeps_all_its_sizes(
     second = make_plan(budget, facts, hardware, measurements=smallest_is_best).levels[1]
     assert "smallest" in second.centre.reason
     assert len(second.trials) == 5
+
+
+def test_a_plan_says_how_much_disk_its_checkpoints_tokens_and_records_take(
+    budget: Budget, facts: DataFacts, hardware: Hardware
+) -> None:
+    plan = make_plan(budget, facts, hardware)
+    tokens = 2 * (facts.train_tokens + facts.validation_tokens)
+    states = sum(2 * 12 * trial.counts.total for trial in plan.trials)
+    assert plan.disk_bytes == pytest.approx(tokens + states + 5e5 * len(plan.trials))
+    more = dataclasses.replace(facts, train_tokens=facts.train_tokens + 10**9)
+    assert make_plan(budget, more, hardware).disk_bytes == pytest.approx(plan.disk_bytes + 2e9)

@@ -22,6 +22,7 @@ import pytest
 from trainer.config import OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
 from trainer.data.shards import TokenData
 from trainer.flops import training_flops_per_token
+from trainer.footprint import checkpoint_bytes
 from trainer.metrics import Metrics
 from trainer.result import Interrupted, Progress, RunResult, RunStatus
 from trainer.run import ReplayMismatch, log_steps, run_trial
@@ -380,3 +381,13 @@ def test_the_command_line_reports_wrong_input_without_a_traceback(tmp_path: Path
     broken = tmp_path / "config.json"
     broken.write_text("{}")
     assert main([str(broken), "--data", str(tmp_path), "--out", str(tmp_path)]) == EXIT_USAGE
+
+
+def test_a_checkpoint_takes_the_disk_that_was_estimated(
+    make_config: MakeConfig, options: RunOptions, tmp_path: Path
+) -> None:
+    config = make_config()
+    run_trial(config, options, tmp_path)
+    (size,) = {path.stat().st_size for path in (tmp_path / "checkpoints").glob("*.pt")}
+    # Tensors' names and the archive's frame come on top: some 60 kB at any size.
+    assert 0 <= size - checkpoint_bytes(config.shape) < 1e5
