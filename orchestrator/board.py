@@ -21,6 +21,8 @@ TRUST_RATE = 0.05
 """Share of the planned compute from which the measured rate says something about what is left."""
 BAR_WIDTH = 24
 """Columns of a bar."""
+TRAIL = 2
+"""Earlier intervals shown beside the present one, so that it can be seen to narrow."""
 _FIRST = {TrialStatus.COMPLETED: "done", TrialStatus.RUNNING: "training"}
 _LAST = {TrialStatus.PLANNED: "waiting"}
 _WORDS = {
@@ -57,17 +59,76 @@ class Quote:
     """Trials at a time."""
 
 
-def board(state: SweepState, running: Mapping[str, Running], quote: Quote) -> Group:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """The answer as far as some runs tell it."""
+
+    runs: int
+    """Runs behind it."""
+    ratio: float | None
+    """D/N at the target; None when the runs do not determine it yet."""
+    interval: tuple[float, float] | None
+    """Its 90 % interval."""
+    why: str
+    """What is missing, where there is no ratio."""
+
+
+def board(
+    state: SweepState,
+    running: Mapping[str, Running],
+    quote: Quote,
+    estimates: Sequence[Estimate] = (),
+) -> Group:
     """Everything about a running sweep that a person looks for, for `rich` to draw.
 
     Args:
         state: the sweep.
         running: latest measurements of the trials under way.
         quote: what was planned.
+        estimates: the answer as it formed, oldest first.
     """
+    answer = answer_so_far(state, estimates)
     return Group(
-        _level_table(state), _running_table(state, running), *_account(state, running, quote)
+        _level_table(state),
+        _running_table(state, running),
+        _account(state, running, quote),
+        *([Text(answer, style="bold")] if answer else []),
     )
+
+
+def answer_so_far(state: SweepState, estimates: Sequence[Estimate]) -> str:
+    """The answer as far as it is known, and what it was before; empty while there is none."""
+    known = [*estimates]
+    journalled = _journalled(state)
+    if journalled is not None and (not known or journalled.runs >= known[-1].runs):
+        known = [*(one for one in known if one.runs < journalled.runs), journalled]
+    if not known:
+        return ""
+    *earlier, last = known
+    runs = f"{last.runs} run{'s' * (last.runs != 1)}"
+    if last.ratio is None or last.interval is None:
+        return f"D/N so far: none from {runs}; {last.why}"
+    before = [_ends(one.interval) for one in reversed(earlier) if one.interval is not None][:TRAIL]
+    trail = f"  ·  before: {', '.join(before)}" if before else ""
+    return f"D/N so far {last.ratio:.3g} {_ends(last.interval)} from {runs}{trail}"
+
+
+def _journalled(state: SweepState) -> Estimate | None:
+    """The fit after the last round that ended."""
+    fit = state.fit
+    if not fit:
+        return None
+    ratio, ends = fit.get("tokens_per_parameter"), fit.get("interval")
+    return Estimate(
+        runs=fit["n_points"],
+        ratio=ratio,
+        interval=None if ends is None else (ends[0], ends[1]),
+        why=str(fit.get("message", "")),
+    )
+
+
+def _ends(interval: tuple[float, float]) -> str:
+    return f"[{interval[0]:.3g}, {interval[1]:.3g}]"
 
 
 def seconds_left(
@@ -143,8 +204,8 @@ def _running_table(state: SweepState, running: Mapping[str, Running]) -> Table:
     return table
 
 
-def _account(state: SweepState, running: Mapping[str, Running], quote: Quote) -> Sequence[Text]:
-    """Money and time, then the answer as far as it is known."""
+def _account(state: SweepState, running: Mapping[str, Running], quote: Quote) -> Text:
+    """Trials, speed, money and time in one line."""
     spent = _spent(state, running)
     share = spent / quote.budget_flops if quote.budget_flops else 0.0
     together = sum(progress.tokens_per_s for progress in running.values())
@@ -154,12 +215,7 @@ def _account(state: SweepState, running: Mapping[str, Running], quote: Quote) ->
         f"charged {format_flops(spent)} of {format_flops(quote.budget_flops)} FLOPs ({share:.0%})",
         _time_left(*seconds_left(state, running, quote)),
     ]
-    lines = [Text("  ·  ".join(parts), style="dim")]
-    if state.fit and state.fit.get("tokens_per_parameter"):
-        ratio, (low, high) = state.fit["tokens_per_parameter"], state.fit["interval"]
-        found = f"D/N so far {ratio:.3g} [{low:.3g}, {high:.3g}] from {state.fit['n_points']} runs"
-        lines.append(Text(found, style="bold"))
-    return lines
+    return Text("  ·  ".join(parts), style="dim")
 
 
 def _time_left(shorter: float, longer: float) -> str:

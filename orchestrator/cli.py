@@ -19,12 +19,14 @@ from orchestrator import (
     cli_recipes,
     cli_trainer,
 )
-from orchestrator.errors import BadInput, Exit, Fault, SweepError, page_of
+from orchestrator.errors import BadInput, Exit, Fault, SweepError, nearest, page_of
 from orchestrator.terminal import (
     AsJson,
     BudgetFile,
     Outputs,
+    Quiet,
     SweepName,
+    Verbose,
     err,
     find_sweep,
     out,
@@ -38,20 +40,29 @@ if TYPE_CHECKING:
     from orchestrator.example import Question
     from orchestrator.plan import Plan
 
+SHELLS = ("bash", "zsh", "fish")
+"""Shells that `sweep completion` knows."""
+COMPLETE = "_SWEEP_COMPLETE"
+"""Variable by which a shell asks for completions."""
+
 app = typer.Typer(
     name="sweep",
     help="From a compute budget to your compute-optimal tokens-per-parameter ratio.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    add_completion=True,
+    add_completion=False,
 )
 
 
 def main() -> None:
     """Run the command; errors become one message and the exit code of the design's table."""
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init
+
+        completion_init()
     try:
-        app()
+        app(prog_name="sweep")
     except SweepError as error:
         err.print(f"{error}\nread more: {error.pages}", markup=False, soft_wrap=True)
         raise SystemExit(int(error.exit_code)) from None
@@ -230,7 +241,8 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster; replaces run.address.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep to its answer; run again, it does what is left."""
@@ -245,6 +257,7 @@ def run(
         outputs=outputs.resolve(),
         ask=not (yes or as_json) and sys.stdin.isatty() and err.is_terminal,
         quiet=quiet,
+        verbose=verbose,
     )
     outcome = run_budget(request, err)
     if outcome is None:
@@ -341,6 +354,30 @@ def doctor(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
             if finding.remedy:
                 out.print(f"     {escape(finding.remedy)}", soft_wrap=True)
     raise typer.Exit(int(Exit.COMPLETE if sound else Exit.ENVIRONMENT))
+
+
+@app.command()
+def completion(
+    shell: Annotated[str, typer.Argument(help="bash, zsh or fish.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print what makes a shell complete verbs, options and the names of sweeps."""
+    from typer.completion import get_completion_script
+
+    if shell not in SHELLS:
+        raise BadInput(
+            Fault(
+                code="SWP-1360",
+                rule=f"completion is there for {', '.join(SHELLS)}",
+                place=shell,
+                remedy=nearest(shell, SHELLS),
+            )
+        )
+    script = get_completion_script(prog_name="sweep", complete_var=COMPLETE, shell=shell)
+    if as_json:
+        print_json({"schema": "sweep.completion/1", "shell": shell, "script": script})
+    else:
+        out.print(script, markup=False, soft_wrap=True)
 
 
 @app.command()

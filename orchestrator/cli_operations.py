@@ -10,7 +10,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.errors import Exit
-from orchestrator.terminal import AsJson, Outputs, SweepName, err, find_sweep, out, print_json
+from orchestrator.terminal import (
+    AsJson,
+    Outputs,
+    Quiet,
+    SweepName,
+    Verbose,
+    err,
+    find_sweep,
+    out,
+    print_json,
+)
 from orchestrator.terminal import print_outcome as print_run_outcome
 from orchestrator.units import format_bytes, format_flops
 
@@ -24,7 +34,8 @@ def register(app: typer.Typer) -> None:
 def resume(
     sweep: SweepName,
     outputs: Outputs = Path("outputs"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Do what is left of a sweep, with the budget it began with."""
@@ -34,7 +45,13 @@ def resume(
     folder = find_sweep(sweep, outputs)
     budget, text, base = frozen_budget(folder)
     request = RunRequest(
-        budget=budget, text=text, base=base, outputs=folder.parent, ask=False, quiet=quiet
+        budget=budget,
+        text=text,
+        base=base,
+        outputs=folder.parent,
+        ask=False,
+        quiet=quiet,
+        verbose=verbose,
     )
     reply = run_budget(request, err)
     assert reply is not None
@@ -58,7 +75,8 @@ def extend(
     later: Annotated[
         bool, typer.Option("--later", help="Only record it; `sweep resume` trains.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Give a finished or spent sweep more money; it goes on where it ended."""
@@ -84,7 +102,13 @@ def extend(
         )
     if not later:
         request = RunRequest(
-            budget=budget, text=text, base=base, outputs=folder.parent, ask=False, quiet=quiet
+            budget=budget,
+            text=text,
+            base=base,
+            outputs=folder.parent,
+            ask=False,
+            quiet=quiet,
+            verbose=verbose,
         )
         reply = run_budget(request, err)
         assert reply is not None

@@ -9,7 +9,17 @@ import typer
 from rich.table import Table
 
 from orchestrator.errors import BadInput, Fault
-from orchestrator.terminal import AsJson, BudgetFile, Outputs, err, out, print_json, read_budget
+from orchestrator.terminal import (
+    AsJson,
+    BudgetFile,
+    Outputs,
+    Quiet,
+    Verbose,
+    err,
+    out,
+    print_json,
+    read_budget,
+)
 from orchestrator.units import format_count, format_flops, parse_flops
 
 if TYPE_CHECKING:
@@ -38,7 +48,8 @@ def tune(
     executor: Annotated[
         str | None, typer.Option(help="ray or inline; replaces run.executor.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the learning rate (and batch) at small sizes, and write the rule as a recipe."""
@@ -55,6 +66,7 @@ def tune(
                 outputs=outputs.resolve(),
                 ask=False,
                 quiet=quiet,
+                verbose=verbose,
             ),
             trials=trials,
             sizes=sizes,

@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.board import Quote, Running, board, level_name
-from orchestrator.state import FINAL, LevelState, SweepState, TrialState, TrialStatus
+from orchestrator.board import Estimate, Quote, Running, answer_so_far, board, level_name
+from orchestrator.chronicle import words
+from orchestrator.state import (
+    FINAL,
+    Event,
+    EventKind,
+    LevelState,
+    SweepState,
+    TrialState,
+    TrialStatus,
+)
 from orchestrator.units import format_duration, format_flops
+
+Estimating = Callable[[SweepState], Sequence[Estimate]]
+"""Every estimate of the answer so far, oldest first."""
+SHOWN_ANYWAY = frozenset(
+    {
+        EventKind.LEVEL_OPENED,
+        EventKind.TRIAL_FINISHED,
+        EventKind.TRIAL_CACHED,
+        EventKind.TRIAL_STALLED,
+        EventKind.TRIAL_ABANDONED,
+        EventKind.RECIPE_VERIFIED,
+        EventKind.FORECAST_SCORED,
+        EventKind.PRECISION_REACHED,
+    }
+)
+"""Events that have a line of their own, whoever watches."""
 
 
 class Display(Protocol):
     """Listens to a sweep."""
+
+    def event(self, event: Event, state: SweepState) -> None:
+        """Something was journalled."""
 
     def note(self, line: str) -> None:
         """A sentence worth keeping on the screen."""
@@ -37,6 +65,9 @@ class Display(Protocol):
 class SilentDisplay:
     """Shows nothing."""
 
+    def event(self, event: Event, state: SweepState) -> None:
+        """Nothing."""
+
     def note(self, line: str) -> None:
         """Nothing."""
 
@@ -56,9 +87,23 @@ class SilentDisplay:
 class LineDisplay:
     """One line per thing that happens: for logs and pipes."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, estimating: Estimating, *, verbose: bool = False) -> None:
+        """Begin.
+
+        Args:
+            console: where lines go.
+            estimating: tells the answer so far.
+            verbose: whether every event of the journal has a line.
+        """
         self._console = console
+        self._estimating = estimating
+        self._verbose = verbose
         self._begun = time.monotonic()
+
+    def event(self, event: Event, state: SweepState) -> None:
+        """Print it, if every event is wanted."""
+        if self._verbose and event.kind not in SHOWN_ANYWAY:
+            self._print(words(event, state))
 
     def note(self, line: str) -> None:
         """Print a sentence."""
@@ -71,7 +116,11 @@ class LineDisplay:
     def trial_over(self, trial: TrialState, state: SweepState) -> None:
         """Print the trial's outcome."""
         done = sum(t.status in FINAL for t in state.trials.values())
-        self._print(f"{_outcome(trial)}  [{done} of {len(state.trials)} planned so far]")
+        so_far = answer_so_far(state, self._estimating(state)[-1:])
+        self._print(
+            f"{_outcome(trial)}  [{done} of {len(state.trials)} planned so far]"
+            f"{'  ' + so_far if so_far else ''}"
+        )
 
     def tick(self, state: SweepState, running: Mapping[str, Running]) -> None:
         """Nothing: a log does not want a clock."""
@@ -87,10 +136,28 @@ class LineDisplay:
 class LiveDisplay:
     """A display that stays in place, below a line for every trial that ended."""
 
-    def __init__(self, console: Console, quote: Quote) -> None:
+    def __init__(
+        self, console: Console, quote: Quote, estimating: Estimating, *, verbose: bool = False
+    ) -> None:
+        """Begin to draw.
+
+        Args:
+            console: a terminal.
+            quote: what the plan promised.
+            estimating: tells the answer so far.
+            verbose: whether every event of the journal has a line.
+        """
         self._quote = quote
+        self._estimating = estimating
+        self._estimates: Sequence[Estimate] = ()
+        self._verbose = verbose
         self._live = Live(Text(""), console=console, refresh_per_second=4, transient=True)
         self._live.start()
+
+    def event(self, event: Event, state: SweepState) -> None:
+        """Print it above the display, if every event is wanted."""
+        if self._verbose and event.kind not in SHOWN_ANYWAY:
+            self.note(f"  {words(event, state)}")
 
     def note(self, line: str) -> None:
         """Print a sentence above the display."""
@@ -103,10 +170,11 @@ class LiveDisplay:
     def trial_over(self, trial: TrialState, state: SweepState) -> None:
         """Print the trial's outcome above the display."""
         self.note(f"  {_outcome(trial)}")
+        self._estimates = self._estimating(state)
 
     def tick(self, state: SweepState, running: Mapping[str, Running]) -> None:
         """Redraw."""
-        self._live.update(board(state, running, self._quote))
+        self._live.update(board(state, running, self._quote, self._estimates))
 
     def close(self) -> None:
         """Remove the display; what was printed above it stays."""

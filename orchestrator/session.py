@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from orchestrator.background import BackgroundProjection
 from orchestrator.board import Quote
 from orchestrator.budget import Budget
 from orchestrator.data import prepare_data
-from orchestrator.display import Display, LineDisplay, LiveDisplay, SilentDisplay
+from orchestrator.display import Display, Estimating, LineDisplay, LiveDisplay, SilentDisplay
 from orchestrator.errors import Exit
+from orchestrator.estimate import Estimator
 from orchestrator.executors.base import Executor
 from orchestrator.hardware import Machine, detect, hardware_for
 from orchestrator.journal import JOURNAL, read_state
@@ -52,6 +54,8 @@ class RunRequest:
     """Whether to show the plan and ask before spending."""
     quiet: bool
     """Whether to show no progress."""
+    verbose: bool = False
+    """Whether to show every event, and what the trainer notes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +140,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
         print_plan(console, plan, hardware.throughput)
         if console.input("\nRun it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
             return None
-    display = display_for(request, console, quote_of(plan))
+    display = display_for(request, console, quote_of(plan), Estimator())
     if not begun:
         display.note(
             f"{budget.name}: {len(plan.trials)} trials in {len(plan.levels)} levels on "
@@ -200,13 +204,18 @@ def quote_of(plan: Plan) -> Quote:
     )
 
 
-def display_for(request: RunRequest, console: Console, quote: Quote) -> Display:
+def display_for(
+    request: RunRequest, console: Console, quote: Quote, estimating: Estimating
+) -> Display:
     """What listens: silence, lines, or a display that stays in place."""
+    if not request.verbose:
+        # Trials in this process note things about themselves; `sweep show` has them.
+        logging.getLogger("trainer").setLevel(logging.ERROR)
     if request.quiet:
         return SilentDisplay()
     if not console.is_terminal:
-        return LineDisplay(console)
-    return LiveDisplay(console, quote)
+        return LineDisplay(console, estimating, verbose=request.verbose)
+    return LiveDisplay(console, quote, estimating, verbose=request.verbose)
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:

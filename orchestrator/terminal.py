@@ -31,13 +31,32 @@ class _Listened(Console):
 out = _Listened(file=sys.stdout, highlight=False)
 err = _Listened(file=sys.stderr, highlight=False)
 
+
+def _sweep_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Sweeps of the outputs folder, for a shell that completes a word."""
+    from orchestrator.journal import JOURNAL
+
+    folder = Path(ctx.params.get("outputs") or os.environ.get("SWEEP_OUTPUTS") or "outputs")
+    names = (path.parent.name for path in folder.glob(f"*/{JOURNAL}"))
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 BudgetFile = Annotated[Path, typer.Argument(help="The budget file.", metavar="BUDGET.YAML")]
 SweepName = Annotated[
-    str, typer.Argument(help="A sweep's name, its folder, or its budget file.", metavar="SWEEP")
+    str,
+    typer.Argument(
+        help="A sweep's name, its folder, or its budget file.",
+        metavar="SWEEP",
+        autocompletion=_sweep_names,
+    ),
 ]
 Measured = Annotated[
     str,
-    typer.Argument(help="A sweep's name, folder or budget file; or a table.", metavar="SWEEP"),
+    typer.Argument(
+        help="A sweep's name, folder or budget file; or a table.",
+        metavar="SWEEP",
+        autocompletion=_sweep_names,
+    ),
 ]
 Outputs = Annotated[
     Path, typer.Option("--outputs", help="Folder of all sweeps.", envvar="SWEEP_OUTPUTS")
@@ -49,6 +68,11 @@ Mapping = Annotated[
 Units = Annotated[
     list[str] | None,
     typer.Option("--unit", help="ours=FACTOR, e.g. tokens=1e9 where they are in billions."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Also a line for every event, as `sweep logs` has them."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -120,8 +144,12 @@ def print_outcome(
         for line in [*rest, *byte_lines(document["fit"], document["bytes_per_token"])]:
             out.print(escape(line), soft_wrap=True)
     else:
-        there = "" if outputs == Path("outputs") else f" --outputs {outputs}"
-        out.print(f"[bold]Stopped.[/] Go on with: sweep resume {name}{there}", soft_wrap=True)
+        over = sum(trials.values()) - trials["planned"] - trials["running"]
+        out.print(
+            f"[bold]Stopped[/] after {over} of {sum(trials.values())} trials planned so far; "
+            "nothing that they found is lost.",
+            soft_wrap=True,
+        )
     share = document["charged_flops"] / document["budget_flops"]
     out.print(
         f"  trials: {done}; charged {document['charged_flops']:.3g} of "
@@ -130,7 +158,8 @@ def print_outcome(
     if document["tracker"]:
         out.print(f"[yellow]MLflow is behind:[/] {escape(document['tracker'])}")
     out.print()
-    print_commands(out, next_commands(name, report_path, outputs))
+    stopped = document["fit"] is None
+    print_commands(out, next_commands(name, report_path, outputs, stopped=stopped))
 
 
 def find_sweep(name: str, outputs: Path) -> Path:

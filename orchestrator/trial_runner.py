@@ -104,8 +104,9 @@ class TrialRunner:
         return self._journal.state
 
     def append(self, kind: EventKind, **data: Any) -> None:
-        """Journal an event and show the new state to the tracker."""
-        self._journal.append(kind, **data)
+        """Journal an event, and show it and the new state to who listens."""
+        event = self._journal.append(kind, **data)
+        self._display.event(event, self.state)
         if self._tracker is not None:
             self._tracker.show(self.state)
 

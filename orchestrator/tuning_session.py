@@ -72,7 +72,7 @@ def tune_budget(request: TuneRequest, console: Console) -> TuneReply:
     quote = Quote(
         budget_flops=flops, flops=flops, seconds=share * plan.estimated_s, slots=plan.slots
     )
-    display = display_for(request.run, console, quote)
+    display = display_for(request.run, console, quote, estimating=lambda _: ())
     folder = setting.sweep_dir / TUNING_FOLDER
     tuned = tune(
         setting,

@@ -43,17 +43,13 @@ def print_plan(console: Console, plan: Plan, throughput: Throughput) -> None:
     )
     for level in plan.levels:
         note = ", moves with what is measured below it" if level.provisional else ""
-        table = Table(
-            title=f"{'Level' if level.even else 'Round'} {level.level}: "
-            f"{'' if level.even else 'up to '}{format_flops(level.flops)} FLOPs a trial, centred "
-            f"on {level.centre.tokens_per_parameter:.3g} tokens per parameter "
-            f"({level.centre.reason}{note})",
-            title_justify="left",
-            title_style="bold",
-            box=None,
-            pad_edge=False,
-            padding=(0, 0, 0, 1),
+        console.print(
+            f"[bold]{'Level' if level.even else 'Round'} {level.level}: "
+            f"{'' if level.even else 'up to '}{format_flops(level.flops)} FLOPs a trial[/], "
+            f"centred on {level.centre.tokens_per_parameter:.3g} tokens per parameter "
+            f"({level.centre.reason}{note})"
         )
+        table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1))
         wide = console.width >= WIDE
         for name in ("N", "total", "shape", "D", "D/N", "FLOPs", "rate", "batch", "steps"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -83,35 +79,58 @@ def print_plan(console: Console, plan: Plan, throughput: Throughput) -> None:
 
 
 def _print_quotation(console: Console, plan: Plan, throughput: Throughput) -> None:
+    """What is bought, how long it takes, what it costs, what it will tell, what to mind."""
     source = "measured here" if throughput.measured else "assumed, not yet measured here"
     data = "" if plan.data_exact else " (token counts are estimates until the corpus is tokenised)"
-    lines = [
-        f"{len(plan.trials)} trials in {len(plan.levels)} levels, "
-        f"{format_flops(plan.cost_flops)} of {format_flops(plan.budget_flops)} FLOPs"
-        f" ({plan.cost_flops / plan.budget_flops:.0%} of the budget){data}",
-        f"about {format_duration(plan.estimated_s)} on {plan.slots} x {throughput.device} "
-        f"at a time ({plan.slot_hours:.3g} hours of them in all; speed {source})",
-        f"about {format_bytes(plan.disk_bytes)} of disk: checkpoints, token files, records",
-        f"the answer is for a run of {format_flops(plan.target_flops)} FLOPs, "
-        f"{plan.target_flops / plan.levels[-1].flops:.3g} times the largest level",
+    price = "" if plan.price is None else f", about {plan.price:,.2f} at the price given"
+    rows = [
+        (
+            "what",
+            f"{len(plan.trials)} trials in {len(plan.levels)} levels, "
+            f"{format_flops(plan.cost_flops)} of {format_flops(plan.budget_flops)} FLOPs"
+            f" ({plan.cost_flops / plan.budget_flops:.0%} of the budget){data}",
+        ),
+        (
+            "how long",
+            f"about {format_duration(plan.estimated_s)} on {plan.slots} x {throughput.device} "
+            f"at a time (speed {source})",
+        ),
+        (
+            "how much",
+            f"{plan.slot_hours:.3g} hours of one {throughput.device}{price}; "
+            f"about {format_bytes(plan.disk_bytes)} of disk: checkpoints, token files, records",
+        ),
+        (
+            "tells you",
+            f"D/N for a run of {format_flops(plan.target_flops)} FLOPs, "
+            f"{plan.target_flops / plan.levels[-1].flops:.3g} times the largest level",
+        ),
     ]
-    for source in dict.fromkeys(trial.learning_rate_source for trial in plan.trials):
-        lines.append(f"learning rate: {source}")
+    for rate in dict.fromkeys(trial.learning_rate_source for trial in plan.trials):
+        rows.append(("rate", rate))
     if plan.aside_flops:
-        lines.append(
-            f"{format_flops(plan.aside_flops)} FLOPs are set aside for the check of the recipe and "
-            "the run of the predicted optimum"
+        rows.append(
+            (
+                "set aside",
+                f"{format_flops(plan.aside_flops)} FLOPs for the check of the recipe and the run "
+                "of the predicted optimum",
+            )
         )
     if plan.tuning_flops:
-        lines.append(
-            f"{format_flops(plan.tuning_flops)} FLOPs of the budget went into finding the recipe"
-        )
-    if plan.price is not None:
-        lines.append(f"about {plan.price:,.2f} at the price given")
-    for line in lines:
-        console.print(line, highlight=False)
-    for line in plan.warnings:
-        console.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
+        rows.append(("spent", f"{format_flops(plan.tuning_flops)} FLOPs, on finding the recipe"))
+    rows += [("warning", line) for line in plan.warnings]
+    console.print(_labelled(rows), highlight=False)
+
+
+def _labelled(rows: Sequence[tuple[str, str]]) -> Table:
+    """Lines with a word before each, as a quotation has them."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for word, line in rows:
+        style = "yellow" if word == "warning" else "bold"
+        table.add_row(f"[{style}]{word}[/]", escape(line))
+    return table
 
 
 def before_lines(before: Before, trials: int) -> list[str]:
@@ -136,9 +155,11 @@ def answer_lines(fit: Mapping[str, Any]) -> list[str]:
     """The answer in a few plain lines; no number when there is none to give."""
     verdict = _VERDICTS[fit["status"]]
     if fit["status"] == "not_identified" or not fit["optimum"]:
-        failed = [check["message"] for check in fit["checks"] if not check["passed"]]
-        why = fit["message"].removeprefix(f"{verdict}. ")
-        return [f"{verdict}: {why}", *(f"  {line}" for line in failed)]
+        failed = [check for check in fit["checks"] if not check["passed"]]
+        return [
+            f"{verdict}: these runs do not determine the ratio.",
+            *(f"  {check['rule']} {check['severity']}s: {check['message']}" for check in failed),
+        ]
     best = fit["optimum"][0]
     low, high = best["interval"]
     band = best["near_optimal"].get("waste_5pct")
@@ -285,16 +306,21 @@ def comparison_lines(record: Mapping[str, Any], first: str, second: str) -> list
     return lines
 
 
-def next_commands(name: str, report: Path | None, outputs: Path) -> list[tuple[str, str]]:
+def next_commands(
+    name: str, report: Path | None, outputs: Path, *, stopped: bool = False
+) -> list[tuple[str, str]]:
     """What to do next: command and purpose; the folder is named where it is not the default."""
     there = "" if outputs == Path("outputs") else f" --outputs {outputs}"
     commands = [
         (f"sweep ui {name}{there}", "browse the runs in MLflow"),
         (f"sweep status {name}{there}", "every trial and what was charged"),
         (f"sweep logs {name}{there}", "what happened, event by event"),
+        (f"sweep next {name}{there}", "what further runs would buy"),
     ]
     if report is not None:
         commands.insert(0, (f"open {_relative(report)}", "the report (any browser)"))
+    if stopped:
+        commands.insert(0, (f"sweep resume {name}{there}", "go on where it stopped"))
     return commands
 
 

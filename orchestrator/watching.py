@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
-from orchestrator.board import Quote, Running, board, count_words
+from orchestrator.board import Estimate, Quote, Running, answer_so_far, board, count_words
+from orchestrator.estimate import Estimator
 from orchestrator.journal import read_state
 from orchestrator.operations import is_running
 from orchestrator.state import SweepState, TrialStatus
@@ -64,23 +65,28 @@ def quote_of(sweep_dir: Path, state: SweepState) -> Quote:
 
 
 def _in_place(sweep_dir: Path, console: Console, pause: Callable[[float], None]) -> SweepState:
+    estimator = Estimator()
+    estimates: tuple[Estimate, ...] = ()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         while True:
             alive = is_running(sweep_dir)
             state = read_state(sweep_dir)
             running = running_trials(sweep_dir, state)
-            live.update(board(state, running, quote_of(sweep_dir, state)), refresh=True)
+            live.update(board(state, running, quote_of(sweep_dir, state), estimates), refresh=True)
             if not alive:
                 return state
+            # Only now: the first picture waits for no fit.
+            estimates = estimator(state)
             pause(LOOK_S)
 
 
 def _by_line(sweep_dir: Path, console: Console, pause: Callable[[float], None]) -> SweepState:
     shown = ""
+    estimator = Estimator()
     while True:
         alive = is_running(sweep_dir)
         state = read_state(sweep_dir)
-        line = _line(state)
+        line = _line(state, estimator(state))
         if line != shown:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
             shown = line
@@ -89,10 +95,12 @@ def _by_line(sweep_dir: Path, console: Console, pause: Callable[[float], None]) 
         pause(LOOK_S)
 
 
-def _line(state: SweepState) -> str:
+def _line(state: SweepState, estimates: Sequence[Estimate]) -> str:
     assert state.opened is not None
+    so_far = answer_so_far(state, estimates[-1:])
     return (
         f"{count_words(state.trials.values()) or 'nothing started yet'}; charged "
         f"{format_flops(state.charged_flops)} of "
         f"{format_flops(state.opened['budget_flops'])} FLOPs"
+        f"{'; ' + so_far if so_far else ''}"
     )

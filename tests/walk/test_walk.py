@@ -40,7 +40,7 @@ def swept(terminals: tuple[Terminal, Terminal], workplace: Path) -> Path:
 def _asks_and_writes_a_budget(terminal: Terminal, workplace: Path) -> None:
     terminal.begin("sweep init")
     terminal.wait_for("How much may the sweep spend?")
-    terminal.type("flops: 3e12")
+    terminal.type("flops: 2e12")
     terminal.wait_for("What should the models learn from?")
     terminal.type("")
     terminal.wait_for("How is the text cut into tokens?")
@@ -57,7 +57,7 @@ def _quotes(terminal: Terminal) -> None:
     terminal.shoot("plan")
     assert code == 0
     assert re.search(r"\d+ trials in \d levels", printed)
-    assert "the answer is for a run of" in printed
+    assert "D/N for a run of" in printed
 
 
 def _is_interrupted(terminal: Terminal) -> None:
