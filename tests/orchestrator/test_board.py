@@ -95,7 +95,7 @@ def test_the_board_shows_levels_running_trials_money_time_and_the_answer_so_far(
     spent = state.charged_flops + under_way.flops_per_step * (under_way.config.steps // 2)
     assert f"charged {spent:.3g} of 8e+12 FLOPs (" in text
     assert "left" in text
-    assert "D/N so far 18.4 [8.5, 40] from 1 runs" in text
+    assert "D/N so far 18.4 [8.5, 40] from 1 run" in text
 
 
 def test_trials_are_counted_by_state_and_no_state_is_left_out(sweep_dir: Path) -> None:
