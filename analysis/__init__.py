@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from analysis.laws import Surface as Surface
     from analysis.predict import predict_loss as predict_loss
     from analysis.predict import predict_optimum as predict_optimum
+    from analysis.priors import Prior as Prior
+    from analysis.priors import parse_prior as parse_prior
     from analysis.table import LossTable as LossTable
     from analysis.table import TableError as TableError
     from analysis.table import read_rows as read_rows
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "FitReport": "fit_report",
     "LossTable": "table",
+    "Prior": "priors",
     "Surface": "laws",
     "SurfaceFit": "fit",
     "TableError": "table",
     "compare_reports": "compare",
     "fit_surface": "fit",
     "fit_table": "answer",
+    "parse_prior": "priors",
     "predict_loss": "predict",
     "predict_optimum": "predict",
     "read_fit": "files",

@@ -14,6 +14,7 @@ answers, weakly too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from analysis.checks import Check, run_checks, status_of
@@ -21,12 +22,13 @@ from analysis.curves import Curves, read_envelope
 from analysis.findings import gather_facts, validation_outcomes
 from analysis.fit_report import FitReport
 from analysis.optimum import optimum_row, optimum_rows
+from analysis.priors import Prior
 from analysis.record import finite, law_record
 from analysis.sections import detail_sections, ratios_by_convention, vertex_biases
 from analysis.study import HEADLINES, Study, make_study
 from analysis.table import LossTable
 from analysis.uncertainty import CONFIDENCE
-from analysis.verdict import laws_disagree, report_warnings, verdict_message
+from analysis.verdict import laws_disagree, prior_message, report_warnings, verdict_message
 
 __all__ = ["FitReport", "finite", "fit_table"]
 
@@ -43,6 +45,7 @@ def fit_table(
     detail: bool = True,
     law: str | None = None,
     curves: Curves | None = None,
+    priors: Sequence[Prior] = (),
 ) -> FitReport:
     """Fit a loss table and say what it carries.
 
@@ -59,12 +62,16 @@ def fit_table(
             `isoflop`); None lets the data choose. The refusal rules hold all the same.
         curves: training curves by trial_id, for the envelope beside the other estimators: equally
             long arrays `tokens`, `flops`, `loss` and `learning_rate` (see `analysis.curves`).
+        priors: what is known of E and the exponents beforehand; none by default. The report says
+            that there were some and what the runs say without them, and its status is no better
+            than theirs.
 
     Returns:
         The report; its status says whether there is an answer.
 
     Raises:
-        ValueError: when the law is unknown or a training curve is malformed.
+        ValueError: when the law is unknown, a training curve is malformed, or a parameter has two
+            priors.
     """
     if law is not None and law not in HEADLINES:
         raise ValueError(f"law must be one of {', '.join(HEADLINES)}; got {law!r}")
@@ -79,11 +86,32 @@ def fit_table(
         resamples=resamples,
         huber_delta=huber_delta,
         law=law,
+        priors=priors,
     )
-    return _report(study, confidence, detail, curves)
+    if not priors:
+        return _report(study, confidence, detail, curves)
+    without = fit_table(
+        table,
+        target_flops=target_flops,
+        convention=convention,
+        seed=seed,
+        resamples=resamples,
+        huber_delta=huber_delta,
+        confidence=confidence,
+        detail=False,
+        law=law,
+    )
+    return _report(study, confidence, detail, curves, without=without)
 
 
-def _report(study: Study, confidence: float, detail: bool, curves: Curves | None) -> FitReport:
+def _report(
+    study: Study,
+    confidence: float,
+    detail: bool,
+    curves: Curves | None,
+    *,
+    without: FitReport | None = None,
+) -> FitReport:
     headline = study.headline
     row = optimum_row(study, headline, study.target, confidence) if headline else None
     envelope = None if curves is None else read_envelope(study.table, curves, seed=study.seed)
@@ -95,6 +123,9 @@ def _report(study: Study, confidence: float, detail: bool, curves: Curves | None
         headline in ("isoflop", "pinned", "tied") or laws_disagree(study, row)
     ):
         status = "weak"
+    if status == "identified" and without is not None:
+        # What a prior decides is not found in the runs.
+        status = without.status if without.status == "identified" else "weak"
     refused = status == "not_identified"
     rows = () if refused or headline is None else optimum_rows(study, headline, confidence)
     conventions = ratios_by_convention(study, confidence)
@@ -106,6 +137,11 @@ def _report(study: Study, confidence: float, detail: bool, curves: Curves | None
     if envelope is not None:
         record = envelope.to_dict(target_flops=study.target, confidence=confidence)
         sections = {**sections, "envelope": record}
+    warnings = report_warnings(study, outcomes)
+    if without is not None:
+        words = prior_message(study, without)
+        sections = {**sections, "priors": _prior_record(study, without, words)}
+        warnings = (words, *warnings)
     return FitReport(
         status=status,
         message=verdict_message(status, checks, rows, study),
@@ -120,12 +156,28 @@ def _report(study: Study, confidence: float, detail: bool, curves: Curves | None
         optimum=rows,
         conventions=conventions,
         checks=checks,
-        warnings=report_warnings(study, outcomes),
+        warnings=warnings,
         cost=study.cost,
         noise={**asdict(study.noise), "degrees_of_freedom": study.noise.freedom},
         detail=sections,
         study=study,
     )
+
+
+def _prior_record(study: Study, without: FitReport, words: str) -> dict[str, object]:
+    """The priors that were given, and the answer of the same runs without them."""
+    row = without.optimum[0] if without.optimum else None
+    return {
+        "given": [asdict(prior) for prior in study.priors],
+        "message": words,
+        "without": {
+            "status": without.status,
+            "headline_law": without.headline_law,
+            "tokens_per_parameter": None if row is None else row.tokens / row.params,
+            "interval": None if row is None else [row.interval.low, row.interval.high],
+            "laws": without.laws,
+        },
+    }
 
 
 def _refused_empty(table: LossTable) -> FitReport:

@@ -18,15 +18,24 @@ The sum, never the mean, is minimised: a mean of terms of size 1e-5 stops optimi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.laws import CHINCHILLA, FloatArray, LawForm, Surface
-from analysis.newton import Data, Restriction, Solutions, bounds, minimise
-from analysis.spread import covariance_of, data_driven_delta, noise_sd
+from analysis.newton import (
+    LARGEST_EXPONENT,
+    Data,
+    Penalty,
+    Restriction,
+    Solutions,
+    bounds,
+    minimise,
+)
+from analysis.priors import Prior, applicable, centre_and_precision
+from analysis.spread import covariance_of, data_driven_delta, noise_sd, objective_unit
 from analysis.starts import MANY_POINTS, seeds, thinned_starts
 from analysis.surface_words import surface_dict, surface_latex, surface_text
 
@@ -70,7 +79,7 @@ class SurfaceFit:
     weights: FloatArray
     """Weight of each point, shape (m,)."""
     objective: float
-    """Sum of Huber terms at the minimum."""
+    """Sum of Huber terms at the minimum, and of the priors' terms where there are any."""
     huber_delta: float
     """Huber width of the objective; infinity = least squares."""
     residuals: FloatArray
@@ -85,6 +94,17 @@ class SurfaceFit:
     """Linear restriction under which theta was fitted, if any."""
     certificate: Certificate
     """Evidence that this is the global minimum."""
+    priors: tuple[Prior, ...] = ()
+    """Priors that the law was fitted under."""
+    penalty: Penalty | None = None
+    """Their terms in the objective; None without a prior."""
+
+    @property
+    def misfit(self) -> float:
+        """The objective's part that the runs have: sum of Huber terms."""
+        if self.penalty is None:
+            return self.objective
+        return self.objective - float(self.penalty.value(self.theta[None])[0])
 
     @property
     def n_free(self) -> int:
@@ -98,9 +118,10 @@ class SurfaceFit:
 
     @property
     def at_bound(self) -> tuple[str, ...]:
-        """Names of parameters that ended at a limit."""
+        """Names of parameters that ended at a limit, or beyond what an exponent can mean."""
         low, high = bounds(self.form, self.data)
         edge = (self.theta <= low + 1e-9) | (self.theta >= high - 1e-9)
+        edge[3:5] |= self.theta[3:5] >= LARGEST_EXPONENT
         names = self.form.parameter_names
         return tuple(name for name, hit in zip(names, edge, strict=True) if hit)
 
@@ -139,6 +160,7 @@ def fit_surface(
     weights: FloatArray | None = None,
     restriction: Restriction | None = None,
     starts: Sequence[Surface] = (),
+    priors: Sequence[Prior] = (),
 ) -> SurfaceFit:
     """Fit a law to points, to its certified global minimum.
 
@@ -152,6 +174,8 @@ def fit_surface(
         weights: non-negative weights, shape (m,).
         restriction: linear restriction on the centred parameters (see `tied_exponents`).
         starts: extra starting surfaces.
+        priors: what is known of E and the exponents beforehand; none by default. Their weight
+            rests on the noise of the fit without them.
 
     Returns:
         The fit. Too few points still give one; whether it means anything is for
@@ -159,8 +183,21 @@ def fit_surface(
 
     Raises:
         ValueError: when the arrays are empty, differ in length or hold values that are not
-            positive and finite.
+            positive and finite; when a parameter has two priors, or there are priors and no more
+            runs than parameters.
     """
+    if taken := applicable(priors, form):
+        plain = fit_surface(
+            N,
+            D,
+            L,
+            form=form,
+            huber_delta=huber_delta,
+            weights=weights,
+            restriction=restriction,
+            starts=starts,
+        )
+        return _under_priors(plain, taken)
     N, D, L = (np.asarray(v, dtype=np.float64).ravel() for v in (N, D, L))
     if not len(N) == len(D) == len(L) or len(N) == 0:
         raise ValueError(f"N, D, L must be non-empty and equally long: {len(N)} {len(D)} {len(L)}")
@@ -183,6 +220,55 @@ def fit_surface(
     return _finish(form, data, w, solved, huber_delta, restriction)
 
 
+def _under_priors(plain: SurfaceFit, priors: tuple[Prior, ...]) -> SurfaceFit:
+    """The fit again with the priors' terms in its objective."""
+    if not np.isfinite(plain.noise_sd):
+        raise ValueError(
+            f"a prior is weighed by the noise of the runs, and {plain.data.size} runs leave none "
+            f"to see beside {plain.n_free} parameters; give more runs"
+        )
+    centre, precision = centre_and_precision(priors, plain.form)
+    penalty = Penalty(
+        centre=centre, weight=precision * objective_unit(plain.noise_sd, plain.huber_delta)
+    )
+    first = seeds(plain.form, plain.data, plain.weights, ())
+    if plain.data.size > MANY_POINTS:
+        first = plain.theta[None]
+    known = np.where(precision > 0, centre, plain.theta)
+    solved = minimise(
+        plain.form,
+        plain.data,
+        np.vstack([plain.theta, known, first]),
+        weights=plain.weights,
+        delta=plain.huber_delta,
+        restriction=plain.restriction,
+        penalty=penalty,
+    )
+    found = _finish(
+        plain.form,
+        plain.data,
+        plain.weights,
+        solved,
+        plain.huber_delta,
+        plain.restriction,
+        precision=precision,
+    )
+    return replace(found, priors=priors, penalty=penalty)
+
+
+def drawn_penalty(fit: SurfaceFit, count: int, *, seed: int) -> Penalty | None:
+    """The priors of each of `count` refits: a prior is resampled as a measurement would be.
+
+    Refits that all pulled to the same centre would scatter less than the runs and the prior allow.
+    """
+    if fit.penalty is None:
+        return None
+    _, precision = centre_and_precision(fit.priors, fit.form)
+    sd = np.where(precision > 0, 1.0 / np.sqrt(np.where(precision > 0, precision, 1.0)), 0.0)
+    noise = np.random.default_rng(seed).standard_normal((count, fit.form.n_params))
+    return Penalty(centre=fit.penalty.centre + sd * noise, weight=fit.penalty.weight)
+
+
 def tied_exponents(form: LawForm = CHINCHILLA) -> Restriction:
     """Alpha = beta: a constant optimal D/N (Muennighoff et al. 2023; Gadre et al. 2024)."""
     basis = np.delete(np.eye(form.n_params), 4, axis=0)
@@ -203,6 +289,7 @@ def refit(
     *,
     targets: FloatArray | None = None,
     huber_delta: float | None = None,
+    penalty: Penalty | None = None,
 ) -> Solutions:
     """Refit a batch of weightings or losses, warm-started at a fit: every bootstrap's engine.
 
@@ -211,6 +298,7 @@ def refit(
         weights: one row per refit, shape (K, m); resampling counts, for instance.
         targets: ln L of each refit, shape (K, m); None = the runs' own.
         huber_delta: another width than the fit's.
+        penalty: priors of the refits; None = the fit's own.
     """
     start = np.broadcast_to(fit.theta, (len(weights), fit.form.n_params))
     delta = fit.huber_delta if huber_delta is None else huber_delta
@@ -222,6 +310,7 @@ def refit(
         targets=targets,
         delta=delta,
         restriction=fit.restriction,
+        penalty=fit.penalty if penalty is None else penalty,
         max_steps=50,
         tolerance=1e-8,
     )
@@ -234,6 +323,8 @@ def _finish(
     solved: Solutions,
     delta: float,
     restriction: Restriction | None,
+    *,
+    precision: FloatArray | None = None,
 ) -> SurfaceFit:
     """Pick the best minimum, certify it, and attach residuals and covariance."""
     best = int(np.argmin(solved.objective))
@@ -254,7 +345,9 @@ def _finish(
     low, high = bounds(form, data)
     free = (theta > low + 1e-9) & (theta < high - 1e-9)
     spread = noise_sd(residuals, weights, n_free, delta)
-    covariance = covariance_of(form, data, theta, weights, delta, restriction, free, spread)
+    covariance = covariance_of(
+        form, data, theta, weights, delta, restriction, free, spread, precision
+    )
     return SurfaceFit(
         form=form,
         surface=form.to_surface(theta, centre=data.centre),

@@ -7,6 +7,7 @@ This is how a sweep's own extrapolation by one level would have gone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from analysis.answer import fit_table
 from analysis.fit_report import FitReport
 from analysis.predict import predict_loss
+from analysis.priors import Prior
 from analysis.table import LossTable
 
 _DEAREST_SHARE = 0.8
@@ -86,6 +88,7 @@ def forecast_top(
     resamples: int = 2000,
     huber_delta: float | None = None,
     confidence: float = 0.9,
+    priors: Sequence[Prior] = (),
 ) -> TopForecast:
     """Hold the dearest level out, fit the rest, and score the forecast.
 
@@ -98,6 +101,7 @@ def forecast_top(
         resamples: as for `fit_table`.
         huber_delta: as for `fit_table`.
         confidence: of the intervals.
+        priors: as for `fit_table`.
 
     Raises:
         ValueError: when the table has no run, or all runs are of one level.
@@ -121,6 +125,7 @@ def forecast_top(
         confidence=confidence,
         detail=False,
         law=law,
+        priors=priors,
     )
     name = next((n for n in (cheaper.headline_law, law, "chinchilla") if n in cheaper.fits), None)
     rms = bias = inside = float("nan")

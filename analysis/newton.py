@@ -27,6 +27,9 @@ DELTA_STEPS = (1.0, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 _CHUNK_CELLS = 40_000
 """Problems are solved in blocks of about this many (problem, point) cells, to stay in cache."""
 _DAMPING_MAX = 1e12
+LEAST_EXPONENT = 0.005
+LARGEST_EXPONENT = 3.0
+"""A fit may pass it on the way to a minimum, but an exponent beyond it is none of a scaling law."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +89,37 @@ class Restriction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Penalty:
+    """A quadratic added to the objective: sum_j weight_j (theta_j - centre_j)^2/2."""
+
+    centre: FloatArray
+    """Shape (p,), or (K, p) with a centre for each problem."""
+    weight: FloatArray
+    """Non-negative, shape (p,)."""
+
+    def value(self, theta: FloatArray) -> FloatArray:
+        """The term at theta of shape (K, p); result (K,)."""
+        return 0.5 * ((theta - self.centre) ** 2 @ self.weight)
+
+    def slope(self, theta: FloatArray) -> FloatArray:
+        """Its gradient at theta, shape (K, p)."""
+        return self.weight * (theta - self.centre)
+
+    def rows(self, chosen: slice | np.ndarray) -> Penalty:
+        """The penalty of some of the problems."""
+        if self.centre.ndim == 1:
+            return self
+        return Penalty(centre=self.centre[chosen], weight=self.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Solutions:
     """Minima of a batch of problems."""
 
     theta: FloatArray
     """Parameters, shape (K, p)."""
     objective: FloatArray
-    """Sum of Huber terms, shape (K,)."""
+    """Sum of Huber terms and penalty, shape (K,)."""
     gradient: FloatArray
     """Largest absolute gradient entry of the free parameters, over max(delta, rms)^2, (K,)."""
     converged: np.ndarray
@@ -110,12 +137,14 @@ def huber(residual: FloatArray, delta: float) -> FloatArray:
 def bounds(form: LawForm, data: Data) -> tuple[FloatArray, FloatArray]:
     """Lower and upper limits of theta that keep a fit finite, each of shape (p,).
 
-    The exponents stay in [0.005, 3], E between e^-10 and e^0.7 times the geometric mean loss,
+    The exponents stay in [0.005, 8], E between e^-10 and e^0.7 times the geometric mean loss,
     Skaling's k in [0.05, 20].
     """
     level = float(np.mean(data.y))
-    low = np.array([level - 60.0, level - 60.0, level - 10.0, 0.005, 0.005, np.log(0.05)])
-    high = np.array([level + 60.0, level + 60.0, level + 0.7, 3.0, 3.0, np.log(20.0)])
+    low = np.array(
+        [level - 60.0, level - 60.0, level - 10.0, LEAST_EXPONENT, LEAST_EXPONENT, np.log(0.05)]
+    )
+    high = np.array([level + 60.0, level + 60.0, level + 0.7, 8.0, 8.0, np.log(20.0)])
     return low[: form.n_params], high[: form.n_params]
 
 
@@ -128,6 +157,7 @@ def minimise(
     targets: FloatArray | None = None,
     delta: float,
     restriction: Restriction | None = None,
+    penalty: Penalty | None = None,
     continuation: bool = True,
     max_steps: int = 60,
     tolerance: float = 1e-13,
@@ -142,6 +172,7 @@ def minimise(
         targets: ln L to fit in place of the data's, shape (K, m) or (m,); None = the data's.
         delta: Huber width; `inf` is least squares.
         restriction: linear restriction on theta (tied or pinned exponents).
+        penalty: quadratic in theta that is added to the objective (priors).
         continuation: approach a small delta through larger ones.
         max_steps: Newton steps per delta.
         tolerance: Newton decrement, in units of the objective's scale, at which to stop.
@@ -168,6 +199,7 @@ def minimise(
                 y_rows,
                 delta,
                 restriction,
+                None if penalty is None else penalty.rows(rows),
                 continuation=continuation,
                 max_steps=max_steps,
                 tolerance=tolerance,
@@ -189,6 +221,7 @@ def _minimise_block(
     targets: FloatArray,
     delta: float,
     restriction: Restriction | None,
+    penalty: Penalty | None,
     *,
     continuation: bool,
     max_steps: int,
@@ -204,6 +237,7 @@ def _minimise_block(
             targets,
             width,
             restriction,
+            penalty,
             max_steps=12 if width > 1e-2 else 25,
             tolerance=1e-5,
         )
@@ -216,6 +250,7 @@ def _minimise_block(
         targets,
         delta,
         restriction,
+        penalty,
         max_steps=max_steps,
         tolerance=tolerance,
     )
@@ -229,6 +264,7 @@ def _newton(
     targets: FloatArray,
     delta: float,
     restriction: Restriction | None,
+    penalty: Penalty | None,
     *,
     max_steps: int,
     tolerance: float,
@@ -239,7 +275,9 @@ def _newton(
         fit = np.linalg.lstsq(basis.T, (theta - restriction.offset).T, rcond=None)[0]
         theta = restriction.offset + fit.T @ basis
     theta = np.clip(theta, low, high)
-    value, gradient, hessian = derivatives(form, data, theta, weights, delta, targets=targets)
+    value, gradient, hessian = derivatives(
+        form, data, theta, weights, delta, targets=targets, penalty=penalty
+    )
     mass = np.maximum(np.broadcast_to(weights, (len(theta), data.size)).sum(axis=1), 1e-300)
     result = Solutions(
         theta=theta.copy(),
@@ -275,8 +313,12 @@ def _newton(
             direction = direction[keep]
             weights = weights if len(weights) == 1 else weights[keep]
             targets = targets if len(targets) == 1 else targets[keep]
+            penalty = None if penalty is None else penalty.rows(keep)
         trial = np.clip(theta + direction, low, high)
-        new = (trial, *derivatives(form, data, trial, weights, delta, targets=targets))
+        new = (
+            trial,
+            *derivatives(form, data, trial, weights, delta, targets=targets, penalty=penalty),
+        )
         better = new[1] < value
         state = tuple(
             np.where(better.reshape((-1,) + (1,) * (o.ndim - 1)), a, o)
@@ -330,6 +372,7 @@ def derivatives(
     delta: float,
     *,
     targets: FloatArray | None = None,
+    penalty: Penalty | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Objective (K,), gradient (K, p) and exact Hessian (K, p, p) of a batch of fits.
 
@@ -340,6 +383,7 @@ def derivatives(
         weights: shape (K, m) or (1, m).
         delta: Huber width, `inf` for least squares.
         targets: ln L in place of the data's, shape (K, m) or (1, m); None = the data's.
+        penalty: quadratic in theta that is added.
     """
     n, d = data.n, data.d
     law = form.channels(*linear_forms(theta, n, d))
@@ -368,4 +412,8 @@ def derivatives(
             block = bend @ products
             hessian[:, rows, columns] = block
             hessian[:, columns, rows] = block
+    if penalty is not None:
+        value = value + penalty.value(theta)
+        gradient += penalty.slope(theta)
+        hessian[:, np.arange(p), np.arange(p)] += penalty.weight
     return value, gradient, hessian

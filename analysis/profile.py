@@ -34,7 +34,7 @@ class Profile:
     log_ratio: FloatArray
     """ln(D/N), increasing, shape (K,)."""
     excess: FloatArray
-    """S(rho)/S_min - 1, shape (K,)."""
+    """S(rho)/S_min - 1, shape (K,); with priors (S(rho) - S_min) over the runs' part of S_min."""
     interval: tuple[float, float]
     """Ends of D/N; 0 or infinity where the profile is open."""
     confidence: float
@@ -63,7 +63,7 @@ def profile_ratio(
         pinned exponents (where the ratio is not free), or an exact fit.
     """
     size, p = fit.data.size, fit.form.n_params
-    if size <= p or size > MAX_POINTS or fit.restriction is not None or fit.objective <= 0:
+    if size <= p or size > MAX_POINTS or fit.restriction is not None or fit.misfit <= 0:
         return None
     centre = float(log_ratios_at(fit.theta[None], fit.data.centre, flops, cost)[0])
     sd = delta_sd(fit, flops, cost)
@@ -71,7 +71,7 @@ def profile_ratio(
     steps = np.concatenate([np.geomspace(first, _REACH, points)])
     rho = centre + np.concatenate([-steps[::-1], [0.0], steps])
     objective = _profile_objective(fit, rho, flops, cost)
-    excess = np.maximum(objective / fit.objective - 1.0, 0.0)
+    excess = np.maximum((objective - fit.objective) / fit.misfit, 0.0)
     excess[points] = 0.0
     limit = float(f_distribution.ppf(confidence, 1, size - p)) / (size - p)
     low = _crossing(rho[points::-1], excess[points::-1], limit)
@@ -130,6 +130,11 @@ def _profile_objective(
         weighted = jacobian * inside[..., None]
         normal = np.einsum("kmi,kmj->kij", weighted, jacobian)
         slope = np.einsum("kmi,km->ki", weighted, residual)
+        if fit.penalty is not None:
+            # Priors are on E and the exponents, never on the eliminated first entry.
+            value = value + fit.penalty.value(theta)
+            slope = slope + fit.penalty.slope(theta)[:, 1:]
+            normal = normal + np.diag(fit.penalty.weight[1:])
         return value, slope, normal
 
     value, slope, normal = evaluate(phi)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.fit import SurfaceFit, refit
+from analysis.fit import SurfaceFit, drawn_penalty, refit
 from analysis.laws import FloatArray
 from analysis.uncertainty import Draws, gather_draws
 
@@ -41,7 +41,7 @@ def residual_bootstrap(fit: SurfaceFit, *, resamples: int = 2000, seed: int = 0)
     noise = -fit.residuals
     pool = (noise - noise.mean()) * np.sqrt(m / (m - fit.n_free))
     drawn = np.random.default_rng(seed).integers(0, m, size=(resamples, m))
-    return _refit_losses(fit, pool[drawn], kind="residual", n_clusters=m)
+    return _refit_losses(fit, pool[drawn], kind="residual", n_clusters=m, seed=seed)
 
 
 def wild_bootstrap(
@@ -70,19 +70,23 @@ def wild_bootstrap(
     noise = fit.residuals / np.sqrt(1.0 - np.minimum(leverages(fit), _LARGEST_LEVERAGE))
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(resamples, count))
     kind = "wild" if groups is None else "wild cluster"
-    return _refit_losses(fit, noise * signs[:, units], kind=kind, n_clusters=count)
+    return _refit_losses(fit, noise * signs[:, units], kind=kind, n_clusters=count, seed=seed)
 
 
 def leverages(fit: SurfaceFit) -> FloatArray:
     """How much each run pulls its own prediction: the hat matrix's diagonal, shape (m,).
 
-    Of the law's Jacobian at the fit, over the free directions; the sum is their number.
+    Of the law's Jacobian at the fit, over the free directions; the sum is their number, less what
+    priors decide.
     """
     basis = np.eye(fit.form.n_params) if fit.restriction is None else fit.restriction.basis
     movable = (np.abs(basis) > 0) @ (~fit.free) == 0
     root = np.sqrt(fit.weights)[:, None]
     jacobian = root * fit.form.jacobian(fit.theta, fit.data.n, fit.data.d) @ basis[movable].T
-    orthogonal = np.linalg.qr(jacobian)[0]
+    if fit.penalty is not None:
+        # A prior takes its share of the pull: a row of its own below the runs'.
+        jacobian = np.vstack([jacobian, np.diag(np.sqrt(fit.penalty.weight)) @ basis[movable].T])
+    orthogonal = np.linalg.qr(jacobian)[0][: fit.data.size]
     return np.asarray((orthogonal**2).sum(axis=1))
 
 
@@ -94,8 +98,11 @@ def _require_freedom(fit: SurfaceFit) -> None:
         )
 
 
-def _refit_losses(fit: SurfaceFit, noise: FloatArray, *, kind: str, n_clusters: int) -> Draws:
+def _refit_losses(
+    fit: SurfaceFit, noise: FloatArray, *, kind: str, n_clusters: int, seed: int
+) -> Draws:
     targets = fit.data.y + fit.residuals + noise
     weights = np.broadcast_to(fit.weights, targets.shape)
-    solved = refit(fit, weights, targets=targets)
+    priors = drawn_penalty(fit, len(targets), seed=seed + 1)
+    solved = refit(fit, weights, targets=targets, penalty=priors)
     return gather_draws(fit, solved, kind=kind, n_clusters=n_clusters)

@@ -43,7 +43,7 @@ def ratios_by_convention(study: Study, confidence: float) -> dict[str, dict[str,
             table, fit, cost = study.table, study.fits.get("chinchilla"), study.cost
         else:
             table = study.table.with_convention(name)
-            fit = fit_law(CHINCHILLA, table, study.huber_delta)
+            fit = fit_law(CHINCHILLA, table, study.huber_delta, study.priors)
             cost = read_cost(table.params, table.tokens, table.flops)
         if fit is None:
             continue

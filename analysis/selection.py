@@ -9,7 +9,7 @@ is the standard deviation that the choice of form adds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from analysis.cost import CostCurve
 from analysis.fit import SurfaceFit, fit_surface, pinned_exponents, refit, tied_exponents
 from analysis.laws import CHINCHILLA, SKALING, FloatArray, LawForm
 from analysis.newton import Restriction
+from analysis.priors import Prior
 from analysis.uncertainty import delta_sd, log_ratios_at
 
 PINNED = (0.3478, 0.3658)
@@ -128,6 +129,7 @@ def fit_candidates(
     *,
     given: Mapping[str, SurfaceFit],
     huber_delta: float | None = None,
+    priors: Sequence[Prior] = (),
 ) -> dict[str, SurfaceFit]:
     """Every candidate that has fewer parameters than there are runs.
 
@@ -137,6 +139,7 @@ def fit_candidates(
         L: losses, shape (m,).
         given: fits that exist already, by candidate name.
         huber_delta: width of the objective; None chooses it per law.
+        priors: as for `fit_surface`.
     """
     fits = {}
     for candidate in CANDIDATES:
@@ -150,6 +153,7 @@ def fit_candidates(
                 form=candidate.form,
                 huber_delta=huber_delta,
                 restriction=restriction_of(candidate.name),
+                priors=priors,
             )
     return fits
 

@@ -118,7 +118,15 @@ def objectives(
         ("Huber 1e-3 (published)", HUBER_PUBLISHED),
         ("least absolute deviations", 1e-6),
     ):
-        other = fit_surface(N, D, L, form=fit.form, huber_delta=delta, restriction=fit.restriction)
+        other = fit_surface(
+            N,
+            D,
+            L,
+            form=fit.form,
+            huber_delta=delta,
+            restriction=fit.restriction,
+            priors=fit.priors,
+        )
         value = float(log_ratios_at(other.theta[None], other.data.centre, flops, cost)[0])
         variants.append(
             Variant(
@@ -146,7 +154,7 @@ def with_excluded(
         cost: FLOPs per token as a function of N.
     """
     base = float(log_ratios_at(fit.theta[None], fit.data.centre, flops, cost)[0])
-    other = fit_surface(N, D, L, form=CHINCHILLA, huber_delta=fit.huber_delta)
+    other = fit_surface(N, D, L, form=CHINCHILLA, huber_delta=fit.huber_delta, priors=fit.priors)
     value = float(log_ratios_at(other.theta[None], other.data.centre, flops, cost)[0])
     return Variant(
         group="exclusions",

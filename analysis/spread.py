@@ -86,8 +86,13 @@ def covariance_of(
     restriction: Restriction | None,
     free: np.ndarray,
     spread: float,
+    precision: FloatArray | None = None,
 ) -> FloatArray:
-    """sigma^2 (J'WJ)^-1 over the free directions, times Huber's loss of efficiency; (p, p)."""
+    """sigma^2 (J'WJ)^-1 over the free directions, times Huber's loss of efficiency; (p, p).
+
+    With priors of the given precisions (p,), which are information beside the runs', the inverse of
+    the sum of both.
+    """
     p = form.n_params
     basis = np.eye(p) if restriction is None else restriction.basis
     movable = (np.abs(basis) > 0) @ (~free) == 0
@@ -97,6 +102,9 @@ def covariance_of(
         return covariance
     jacobian = form.jacobian(theta, data.n, data.d) @ basis.T
     information = (jacobian * weights[:, None]).T @ jacobian
+    unit = _huber_inflation(delta / spread) * spread**2 if spread > 0 else spread**2
+    if precision is not None:
+        information = information + unit * (basis * precision) @ basis.T
     size = np.sqrt(np.diag(information))
     if not (size > 0).all():
         return covariance
@@ -104,8 +112,19 @@ def covariance_of(
     if np.linalg.cond(scaled) > 1e13:
         return covariance
     inverse = np.linalg.inv(scaled) / np.outer(size, size)
-    inflation = _huber_inflation(delta / spread) if spread > 0 else 1.0
-    return inflation * spread**2 * basis.T @ inverse @ basis
+    return unit * basis.T @ inverse @ basis
+
+
+def objective_unit(spread: float, delta: float) -> float:
+    """What one unit of log-likelihood is in the objective, for Gaussian noise of sd `spread`.
+
+    E[psi^2]/E[psi'], psi clipped at delta: the variance for least squares. The objective's
+    curvature over it is the inverse of the estimate's covariance.
+    """
+    if not spread > 0:
+        return 0.0
+    second, inside = _clipped_moments(delta / spread)
+    return spread**2 * second / inside
 
 
 def _huber_inflation(ratio: float) -> float:
@@ -113,10 +132,15 @@ def _huber_inflation(ratio: float) -> float:
 
     E[psi^2]/(E[psi'])^2 with psi clipped at `ratio` standard deviations (Huber 1964).
     """
+    second, inside = _clipped_moments(ratio)
+    return second / inside**2
+
+
+def _clipped_moments(ratio: float) -> tuple[float, float]:
+    """E[psi^2] and E[psi'] of a standard Gaussian clipped at +-ratio."""
     if not np.isfinite(ratio) or ratio > 8:
-        return 1.0
+        return 1.0, 1.0
     ratio = max(ratio, 1e-3)
     from_centre = np.sqrt(2.0 / np.pi) * ratio * np.exp(-0.5 * ratio**2)
     inside = float(erf(ratio / np.sqrt(2.0)))
-    second = inside - from_centre + ratio**2 * (1.0 - inside)
-    return second / inside**2
+    return float(inside - from_centre + ratio**2 * (1.0 - inside)), inside

@@ -7,6 +7,7 @@ verdict is `analysis.answer`'s, its words `analysis.verdict`'s.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from analysis.fit import SurfaceFit, fit_surface
 from analysis.isoflop import FrontierLine, LevelFit, fit_levels, fit_line
 from analysis.laws import CHINCHILLA, SKALING, LawForm
 from analysis.noise import Noise, estimate_noise
+from analysis.priors import Prior
 from analysis.profile import Profile, profile_ratio
 from analysis.selection import Selection, compare_laws, fit_candidates
 from analysis.table import LossTable
@@ -72,6 +74,8 @@ class Study:
     """Refits of each bootstrap."""
     seed: int
     """Of the resampling."""
+    priors: tuple[Prior, ...] = ()
+    """Priors that the caller gave."""
 
     @property
     def surface_name(self) -> str:
@@ -92,6 +96,7 @@ def make_study(
     resamples: int,
     huber_delta: float | None,
     law: str | None = None,
+    priors: Sequence[Prior] = (),
 ) -> Study:
     """Compute everything about a table with at least one run.
 
@@ -102,6 +107,7 @@ def make_study(
         resamples: bootstrap refits of the headline law.
         huber_delta: width of the objective; None chooses it per law.
         law: one of `HEADLINES` that must answer, where it could be fitted; None = the data choose.
+        priors: as for `fit_surface`.
     """
     N, D, C, L = table.params, table.tokens, table.flops, table.loss
     target = float(C.max()) if target_flops is None else float(target_flops)
@@ -109,7 +115,7 @@ def make_study(
     fits = {
         form.name: fit
         for form in (CHINCHILLA, SKALING)
-        if (fit := fit_law(form, table, huber_delta)) is not None
+        if (fit := fit_law(form, table, huber_delta, priors)) is not None
     }
     noise = estimate_noise(table, fits.get("chinchilla"))
     levels = fit_levels(table.levels, N, C, L, noise_sd=noise.sd, cost=cost)
@@ -117,7 +123,7 @@ def make_study(
     selection = None
     few = len(N) <= _MANY_POINTS
     if fits and (few or law in ("pinned", "tied")):
-        fits = fit_candidates(N, D, L, given=fits, huber_delta=huber_delta)
+        fits = fit_candidates(N, D, L, given=fits, huber_delta=huber_delta, priors=priors)
     if fits and few:
         selection = compare_laws(fits, C, L, target_flops=target, cost=cost)
     groups = clusters(N, _trajectories(table))
@@ -166,6 +172,7 @@ def make_study(
         groups=groups,
         resamples=max(0, count),
         seed=seed,
+        priors=tuple(priors),
     )
 
 
@@ -262,13 +269,15 @@ def _trajectories(table: LossTable) -> np.ndarray | None:
     return table.used["trajectory_id"].fillna("").to_numpy(dtype=str)
 
 
-def fit_law(form: LawForm, table: LossTable, huber_delta: float | None) -> SurfaceFit | None:
+def fit_law(
+    form: LawForm, table: LossTable, huber_delta: float | None, priors: Sequence[Prior] = ()
+) -> SurfaceFit | None:
     """A law fitted to the table; None with fewer runs than parameters plus one, or two sizes."""
     N, D = table.params, table.tokens
     sizes, lengths = (len(np.unique(np.round(np.log(v), 6))) for v in (N, D))
     if table.n_points <= form.n_params or sizes < 3 or lengths < 3:
         return None
-    return fit_surface(N, D, table.loss, form=form, huber_delta=huber_delta)
+    return fit_surface(N, D, table.loss, form=form, huber_delta=huber_delta, priors=priors)
 
 
 def line_sd_ratio(study: Study, flops: float) -> float:

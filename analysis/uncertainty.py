@@ -23,9 +23,9 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from analysis.cost import CostCurve, log_optimum, log_ratio
-from analysis.fit import SurfaceFit, refit
+from analysis.fit import SurfaceFit, drawn_penalty, refit
 from analysis.laws import FloatArray, LawForm, Surface
-from analysis.newton import Solutions
+from analysis.newton import LARGEST_EXPONENT, LEAST_EXPONENT, Solutions
 
 DISTRUST = 1.35
 """How much wider the bootstrap must be than the delta method to replace it."""
@@ -153,7 +153,10 @@ def bootstrap(
     counts, kind, total = resample_weights(
         groups, np.exp(fit.data.n), resamples=resamples, seed=seed
     )
-    return gather_draws(fit, refit(fit, counts * fit.weights), kind=kind, n_clusters=total)
+    solved = refit(
+        fit, counts * fit.weights, penalty=drawn_penalty(fit, len(counts), seed=seed + 1)
+    )
+    return gather_draws(fit, solved, kind=kind, n_clusters=total)
 
 
 def gather_draws(fit: SurfaceFit, solved: Solutions, *, kind: str, n_clusters: int) -> Draws:
@@ -166,7 +169,8 @@ def gather_draws(fit: SurfaceFit, solved: Solutions, *, kind: str, n_clusters: i
         n_clusters: how many independent units were.
     """
     exponents = solved.theta[:, 3:5]
-    bad = ~solved.converged | (exponents <= 0.0051).any(axis=1) | (exponents >= 2.999).any(axis=1)
+    beyond = (exponents < 1.02 * LEAST_EXPONENT) | (exponents > 0.999 * LARGEST_EXPONENT)
+    bad = ~solved.converged | beyond.any(axis=1)
     return Draws(
         theta=solved.theta,
         form=fit.form,

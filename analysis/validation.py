@@ -76,6 +76,7 @@ def largest_compute_holdout(
         form=fit.form,
         huber_delta=fit.huber_delta,
         restriction=fit.restriction,
+        priors=fit.priors,
     )
     n, d = np.log(N[held]) - part.data.centre[0], np.log(D[held]) - part.data.centre[1]
     error = part.form.log_loss(part.theta, n, d) - np.log(L[held])

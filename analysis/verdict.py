@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from analysis.bytes import tokens_differ
 from analysis.checks import Check, Status
+from analysis.fit_report import FitReport
 from analysis.optimum import OptimumRow
 from analysis.study import Study
 from analysis.validation import Outcome
@@ -61,6 +62,8 @@ def verdict_message(
             reasons.append("a line through minima gives no more than a weak answer")
         elif study.headline == "isoflop":
             reasons.append("the surface fit's interval is wider still, or open")
+        if study.priors:
+            reasons.append("a prior helped to decide it")
         if study.headline == "skaling" and laws_disagree(study, row):
             reasons.append("the five-parameter law gives a ratio outside this interval")
         if study.headline == "tied" and study.law is not None:
@@ -68,6 +71,26 @@ def verdict_message(
         elif study.headline == "tied":
             reasons.append("the runs cannot tell the two exponents apart")
         text += " Weak: " + "; ".join(reasons) + "."
+    return text
+
+
+def prior_message(study: Study, without: FitReport) -> str:
+    """Which priors were given, and what the same runs say without them."""
+    given = ", ".join(map(str, study.priors))
+    text = f"a prior was given: {given}; without it the runs say "
+    if without.optimum:
+        row = without.optimum[0]
+        text += (
+            f"D/N {row.tokens / row.params:.3g} [{row.interval.low:.3g}, {row.interval.high:.3g}] "
+            f"({without.status})"
+        )
+    else:
+        text += "NOT IDENTIFIED"
+    law = without.laws.get(study.surface_name)
+    if law is not None:
+        text += f", alpha {law['alpha']:.3g}, beta {law['beta']:.3g}, E {law['E']:.4g}"
+    if study.headline == "skaling" and any(p.parameter != "E" for p in study.priors):
+        text += "; the exponents of the six-parameter law take no prior"
     return text
 
 

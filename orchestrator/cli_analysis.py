@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from orchestrator.terminal import (
     print_json,
 )
 from orchestrator.units import parse_count, parse_flops
+
+if TYPE_CHECKING:
+    from analysis.priors import Prior
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +61,12 @@ def fit(
         str | None,
         typer.Option(help="top: also forecast the dearest level from the rest, and score it."),
     ] = None,
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is known beforehand, e.g. alpha=0.34+-0.05 (or beta, E); off by default."
+        ),
+    ] = None,
     report_dir: Annotated[
         Path | None, typer.Option("--report", help="Also write a report into this folder.")
     ] = None,
@@ -87,6 +96,7 @@ def fit(
             huber_delta=huber_delta,
             law=law,
             holdout=bool(holdout),
+            priors=_priors(prior),
         )
     else:
         assert table is not None
@@ -98,6 +108,7 @@ def fit(
             huber_delta=huber_delta,
             law=law,
             holdout=bool(holdout),
+            priors=_priors(prior),
             report_dir=report_dir,
         )
     if as_json:
@@ -271,6 +282,25 @@ def _check_choices(law: str | None, holdout: str | None) -> None:
                 remedy="--holdout top",
             )
         )
+
+
+def _priors(texts: list[str] | None) -> tuple[Prior, ...]:
+    from analysis.priors import parse_prior
+
+    try:
+        given = tuple(map(parse_prior, texts or []))
+        if len({p.parameter for p in given}) < len(given):
+            raise ValueError("each parameter takes one prior")
+    except ValueError as error:
+        raise BadInput(
+            Fault(
+                code="SWP-1332",
+                rule=str(error),
+                place=f"--prior {' --prior '.join(texts or [])}",
+                remedy="for example --prior alpha=0.34+-0.05",
+            )
+        ) from None
+    return given
 
 
 def _flops(text: str | None, option: str) -> float | None:

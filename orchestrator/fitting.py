@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from analysis.answer import fit_table
 from analysis.curves import Curves
 from analysis.holdout import forecast_top
+from analysis.priors import Prior
 from analysis.record import finite
 from analysis.report import ReportFolderError, write_report
 from analysis.table import LossTable
@@ -28,6 +29,7 @@ def fit_any_table(
     huber_delta: float | None,
     law: str | None = None,
     holdout: bool = False,
+    priors: Sequence[Prior] = (),
     report_dir: Path | None,
 ) -> dict[str, Any]:
     """Fit a CSV or parquet file; optionally write a report of it.
@@ -40,6 +42,7 @@ def fit_any_table(
         huber_delta: width of the objective; None = from the residuals.
         law: what must answer; None = the data choose.
         holdout: also forecast the dearest level from the rest and score it.
+        priors: what is known of E and the exponents beforehand.
         report_dir: folder of the report; None = none.
 
     Raises:
@@ -53,6 +56,7 @@ def fit_any_table(
         huber_delta=huber_delta,
         law=law,
         holdout=holdout,
+        priors=priors,
     )
     if report_dir is not None:
         _write_report(report_dir, fit, table)
@@ -66,6 +70,7 @@ def fit_sweep(
     huber_delta: float | None,
     law: str | None = None,
     holdout: bool = False,
+    priors: Sequence[Prior] = (),
 ) -> dict[str, Any]:
     """Fit what a sweep has finished so far; the options are `fit_any_table`'s.
 
@@ -79,6 +84,7 @@ def fit_sweep(
         huber_delta=huber_delta,
         law=law,
         holdout=holdout,
+        priors=priors,
         curves=runs.curves,
     )
 
@@ -91,6 +97,7 @@ def _fit(
     huber_delta: float | None,
     law: str | None,
     holdout: bool,
+    priors: Sequence[Prior],
     curves: Curves | None = None,
 ) -> dict[str, Any]:
     report = fit_table(
@@ -101,6 +108,7 @@ def _fit(
         law=law,
         resamples=RESAMPLES,
         curves=curves,
+        priors=priors,
     )
     if not holdout:
         return report.to_dict()
@@ -112,6 +120,7 @@ def _fit(
             convention=convention,
             huber_delta=huber_delta,
             resamples=RESAMPLES,
+            priors=priors,
         )
     except ValueError as error:
         raise BadInput(

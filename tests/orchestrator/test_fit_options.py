@@ -85,6 +85,8 @@ def test_the_law_reaches_the_fit(table: Path) -> None:
     [
         (("--law", "chinchila"), "SWP-1330", "chinchilla, skaling, tied, pinned, isoflop"),
         (("--holdout", "bottom"), "SWP-1331", "the dearest level: top"),
+        (("--prior", "alpha=0.34"), "SWP-1332", "NAME=MEAN+-SD"),
+        (("--prior", "E=2+-1", "--prior", "E=1+-1"), "SWP-1332", "takes one prior"),
     ],
 )
 def test_unknown_choices_are_errors_with_a_code(
@@ -95,6 +97,13 @@ def test_unknown_choices_are_errors_with_a_code(
     assert done.stdout == ""
     assert code in done.stderr
     assert words in done.stderr
+
+
+def test_a_prior_is_told_with_the_answer_without_it(table: Path) -> None:
+    done = fit_command("--prior", "alpha=0.30+-0.01", "--prior", "E=1.7+-0.1", cwd=table.parent)
+    assert done.returncode == 0, done.stderr
+    assert "a prior was given: alpha = 0.3 +- 0.01 (Gaussian), E = 1.7 +- 0.1" in done.stdout
+    assert "without it the runs say D/N" in done.stdout
 
 
 def test_a_table_of_one_level_cannot_be_held_out(table: Path) -> None:
