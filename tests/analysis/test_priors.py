@@ -63,9 +63,10 @@ def test_a_wide_prior_changes_nothing_and_a_sharp_one_decides(points, delta):
     plain = fit_surface(*points, huber_delta=delta).surface
     wide = Prior(parameter="beta", mean=0.1, sd=1e4)
     sharp = Prior(parameter="beta", mean=0.42, sd=1e-5)
-    assert pytest.approx(
-        plain.E, rel=1e-5
-    ) == fit_surface(*points, huber_delta=delta, priors=[wide]).surface.E
+    assert (
+        pytest.approx(plain.E, rel=1e-5)
+        == fit_surface(*points, huber_delta=delta, priors=[wide]).surface.E
+    )
     assert fit_surface(*points, huber_delta=delta, priors=[sharp]).surface.beta == pytest.approx(
         0.42, abs=1e-4
     )
@@ -106,9 +107,9 @@ def test_equal_exponents_take_a_prior_and_the_six_parameter_laws_exponents_do_no
     assert six.priors == ()
     assert six.surface == free.surface
     floor = Prior(parameter="E", mean=1.5, sd=1e-4)
-    assert pytest.approx(
-        1.5, abs=1e-3
-    ) == fit_surface(*points, form=SKALING, priors=[floor]).surface.E
+    assert (
+        pytest.approx(1.5, abs=1e-3) == fit_surface(*points, form=SKALING, priors=[floor]).surface.E
+    )
 
 
 def test_a_prior_narrows_the_profile(points):
