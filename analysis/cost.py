@@ -37,6 +37,8 @@ _LEAST_LEFT = 0.05
 _SAME = 1e-6
 """Relative deviation from 6ND below which the cost curve counts as the 6N rule itself."""
 _MIN_SLOPE = 0.05
+_CONVERGED = 1e-12
+"""Step in ln N at which an optimum is found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +78,20 @@ class CostCurve:
         return np.log(6.0) + log_n + self.log_excess(log_n)
 
     def slope(self, log_n: FloatArray) -> FloatArray:
-        """D ln f/d ln N at ln N, by central differences, at least 0.05."""
-        step = 1e-4
-        rise = self.log_cost(np.asarray(log_n) + step) - self.log_cost(np.asarray(log_n) - step)
-        return np.maximum(rise / (2 * step), _MIN_SLOPE)
+        """D ln f/d ln N at ln N, any shape, at least 0.05."""
+        log_n = np.asarray(log_n, dtype=np.float64)
+        if self.power is not None:
+            rise = _slope_above(self.power[0], log_n - self.centre, self.power[1])
+        else:
+            inside = np.clip(log_n, self.low, self.high)
+            at = inside - self.centre
+            edge = np.polyval(self.coefficients, at)
+            rise = np.where(
+                inside == log_n,
+                np.polyval(np.polyder(np.asarray(self.coefficients)), at),
+                _slope_above(np.expm1(edge), log_n - inside, _FADE),
+            )
+        return np.maximum(1.0 + rise, _MIN_SLOPE)
 
     def __call__(self, N: FloatArray) -> FloatArray:
         """FLOPs per token at N, any shape."""
@@ -131,6 +143,12 @@ def _log_above(g: FloatArray | float, x: FloatArray, exponent: float) -> FloatAr
     return np.log1p(np.maximum(g * np.exp(-exponent * np.clip(x, -60.0, None)), _LEAST_LEFT - 1.0))
 
 
+def _slope_above(g: FloatArray | float, x: FloatArray, exponent: float) -> FloatArray:
+    """Derivative of `_log_above` in x."""
+    above = g * np.exp(-exponent * np.clip(x, -60.0, None))
+    return np.where(above > _LEAST_LEFT - 1.0, -exponent * above / (1.0 + above), 0.0)
+
+
 def _power(x: FloatArray, g: FloatArray) -> tuple[float, float] | None:
     """(g at x = 0, exponent) of g ~ e^(-exponent x); None when g changes its sign.
 
@@ -158,8 +176,8 @@ def log_optimum(
 ) -> FloatArray:
     """Ln N of the compute-optimal model of many laws at once, along one cost curve.
 
-    Solves alpha A N^-alpha = beta B D^-beta (d ln f/d ln N) with D = C/f(N) by bisection; the
-    closed form where f = 6N.
+    Solves alpha A N^-alpha = beta B D^-beta (d ln f/d ln N) with D = C/f(N) by Newton's method
+    inside a bracket; the closed form where f = 6N.
 
     Args:
         log_a: ln A, shape (K,).
@@ -179,17 +197,21 @@ def log_optimum(
     if cost.is_six_n:
         return start
     low, high = start - 8.0, start + 8.0
-
-    def tilt(x: FloatArray) -> FloatArray:
+    x, last = start, np.full_like(start, np.inf)
+    gain, loss = np.log(alpha) + log_a, np.log(beta) + log_b
+    for _ in range(60):
+        slope = cost.slope(x)
         log_d = log_c - cost.log_cost(x)
-        gain = np.log(alpha) + log_a - alpha * x
-        return gain - (np.log(beta) + log_b - beta * log_d + np.log(cost.slope(x)))
-
-    for _ in range(50):
-        middle = 0.5 * (low + high)
-        up = tilt(middle) > 0
-        low, high = np.where(up, middle, low), np.where(up, high, middle)
-    return 0.5 * (low + high)
+        # Falls with x by about alpha + beta (d ln f/d ln N): f bends little over one step.
+        tilt = gain - alpha * x - (loss - beta * log_d + np.log(slope))
+        low, high = np.where(tilt > 0, x, low), np.where(tilt > 0, high, x)
+        step = tilt / (alpha + beta * slope)
+        steady = (low < x + step) & (x + step < high) & (np.abs(step) < 0.5 * np.abs(last))
+        step = np.where(steady | (step == 0.0), step, 0.5 * (low + high) - x)
+        x, last = x + step, step
+        if (np.abs(step) < _CONVERGED).all():
+            break
+    return x
 
 
 def log_ratio(log_n: FloatArray, log_c: float, cost: CostCurve) -> FloatArray:
