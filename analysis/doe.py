@@ -111,6 +111,13 @@ def make_design(
     )
 
 
+def mean_sd(
+    designs: Sequence[Design], weights: Sequence[float], N: FloatArray, D: FloatArray
+) -> float:
+    """Sd of ln(D/N) at the target after runs at (N, D), its variance averaged over laws."""
+    return float(np.sqrt(np.asarray(weights) @ [d.sd_ln_ratio(N, D) ** 2 for d in designs]))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pick:
     """One run chosen by `choose_runs`."""
@@ -126,11 +133,12 @@ class Pick:
 
 
 def choose_runs(
-    design: Design,
+    designs: Design | Sequence[Design],
     done: tuple[FloatArray, FloatArray],
     candidates: tuple[FloatArray, FloatArray],
     *,
     count: int,
+    weights: Sequence[float] = (1.0,),
     budget: float | None = None,
     rho: float = 1.0,
     overhead: float = 0.0,
@@ -140,13 +148,14 @@ def choose_runs(
     """Greedy c-optimal batch: each pick removes most variance of ln(D/N) per cost^rho.
 
     The rank-one update is exact for the linearised model, so pending runs count like finished
-    ones and need no invented losses.
+    ones and need no invented losses. Under several laws the gain is the weighted mean of theirs.
 
     Args:
-        design: the problem.
+        designs: the problem, or one for each law that is believed in.
         done: (N, D) of finished and pending runs.
         candidates: (N, D) of admissible runs.
         count: number of picks at most.
+        weights: belief in each law, adding up to 1.
         budget: FLOPs that the picks may cost together; None = no limit.
         rho: 1 spends FLOPs greedily on many cheap runs, 0.5 on fewer dear ones.
         overhead: fixed cost per run, FLOPs.
@@ -154,38 +163,66 @@ def choose_runs(
         max_repeats: how often one candidate may be picked (as another seed).
     """
     N, D = (np.asarray(v, dtype=np.float64) for v in candidates)
-    cost = design.cost(N) * D if costs is None else np.asarray(costs, dtype=np.float64)
-    j = design.jacobian(N, D)
-    g = design.gradient
-    covariance = design.covariance(*done)
-    variance = float(g @ covariance @ g)
+    laws = [designs] if isinstance(designs, Design) else list(designs)
+    cost = laws[0].cost(N) * D if costs is None else np.asarray(costs, dtype=np.float64)
+    states = [_Linearised(law, done, N, D) for law in laws]
+    belief = np.asarray(weights, dtype=np.float64)
     left = np.inf if budget is None else budget
     picks: list[Pick] = []
     used = np.zeros(len(N), dtype=int)
     for _ in range(count):
-        shared = j @ covariance @ g
-        own = np.einsum("mi,ij,mj->m", j, covariance, j) + design.noise_sd**2
-        share = np.clip(shared**2 / (variance * own), 0.0, 1.0 - 1e-12)
-        gain = -np.log1p(-share)
+        gain = belief @ np.stack([state.gains() for state in states])
         score = gain / (cost + overhead) ** rho
         score[(cost + overhead > left) | (used >= max_repeats)] = -np.inf
         best = int(np.argmax(score))
         if not np.isfinite(score[best]):
             break
-        direction = covariance @ j[best]
-        covariance = covariance - np.outer(direction, direction) / own[best]
-        variance = float(g @ covariance @ g)
+        for state in states:
+            state.add(best)
         left -= cost[best] + overhead
         used[best] += 1
         picks.append(
             Pick(
                 index=best,
-                sd_after=float(np.sqrt(max(variance, 0.0))),
+                sd_after=float(np.sqrt(belief @ [state.variance for state in states])),
                 gain=float(gain[best]),
                 score=float(score[best]),
             )
         )
     return tuple(picks)
+
+
+class _Linearised:
+    """What one law says about candidates as runs are added to those done."""
+
+    def __init__(
+        self, law: Design, done: tuple[FloatArray, FloatArray], N: FloatArray, D: FloatArray
+    ) -> None:
+        self._noise = law.noise_sd**2
+        self._gradient = law.gradient
+        self._jacobian = law.jacobian(N, D)
+        self._covariance = law.covariance(*done)
+
+    @property
+    def variance(self) -> float:
+        """Of ln(D/N) at the target."""
+        return max(float(self._gradient @ self._covariance @ self._gradient), 0.0)
+
+    def gains(self) -> FloatArray:
+        """-ln(1 - share of that variance that each candidate removes), shape (m,)."""
+        shared = self._jacobian @ self._covariance @ self._gradient
+        share = shared**2 / (self.variance * self._own())
+        return -np.log1p(-np.clip(share, 0.0, 1.0 - 1e-12))
+
+    def add(self, index: int) -> None:
+        """Count a candidate as done: the rank-one update of the covariance."""
+        direction = self._covariance @ self._jacobian[index]
+        self._covariance -= np.outer(direction, direction) / self._own()[index]
+
+    def _own(self) -> FloatArray:
+        """Variance of each candidate's loss, noise included."""
+        j = self._jacobian
+        return np.einsum("mi,ij,mj->m", j, self._covariance, j) + self._noise
 
 
 def candidate_window(

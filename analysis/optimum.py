@@ -17,7 +17,7 @@ from analysis.bytes import bytes_per_token
 from analysis.checks import form_is_covered
 from analysis.predict import Prediction, predict_optimum
 from analysis.study import Study, headline_sd
-from analysis.uncertainty import Interval, ratio_interval
+from analysis.uncertainty import Interval, ratio_intervals
 
 _CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
 _MULTIPLES = (3.0, 10.0, 30.0)
@@ -104,9 +104,9 @@ def optimum_row(study: Study, headline: str, flops: float, confidence: float) ->
     )
     form_sd = _tied_sd(study, flops, found) if headline == "tied" else _form_sd(study)
     intervals = {
-        f"{c:g}": (i.low, i.high)
-        for c in _CONFIDENCES
-        if (i := _widened(ratio_interval(fit, draws, flops, study.cost, confidence=c), form_sd))
+        f"{own.confidence:g}": (widened.low, widened.high)
+        for own in ratio_intervals(fit, draws, flops, study.cost, _CONFIDENCES)
+        if (widened := _widened(own, form_sd))
     }
     return OptimumRow(
         flops=flops,

@@ -17,6 +17,7 @@ are resampled instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -249,22 +250,41 @@ def ratio_interval(
         cost: the cost curve.
         confidence: nominal coverage.
     """
+    return ratio_intervals(fit, draws, flops, cost, (confidence,))[0]
+
+
+def ratio_intervals(
+    fit: SurfaceFit,
+    draws: Draws | None,
+    flops: float,
+    cost: CostCurve,
+    confidences: Sequence[float],
+) -> tuple[Interval, ...]:
+    """`ratio_interval` at several confidences, with the optima of the draws sought once."""
     centre = float(log_ratios_at(fit.theta[None], fit.data.centre, flops, cost)[0])
     sd = delta_sd(fit, flops, cost)
-    quantile = float(student_t.ppf(0.5 + confidence / 2, fit.degrees_of_freedom))
-    low, high, method = centre - quantile * sd, centre + quantile * sd, "delta"
+    values = None
     if draws is not None and len(draws.theta) > 1:
         values = log_ratios_at(draws.theta, draws.centre, flops, cost)
-        tail = 50 * (1 - confidence)
-        b_low, b_high = (float(v) for v in np.percentile(values, [tail, 100 - tail]))
-        if not np.isfinite(sd) or b_high - b_low > DISTRUST * (high - low):
-            low, high, method = min(b_low, centre), max(b_high, centre), f"{draws.kind} bootstrap"
-    return Interval(
-        low=float(np.exp(np.clip(low, -700, 700))),
-        high=float(np.exp(np.clip(high, -700, 700))),
-        confidence=confidence,
-        method=method,
-    )
+    found = []
+    for confidence in confidences:
+        quantile = float(student_t.ppf(0.5 + confidence / 2, fit.degrees_of_freedom))
+        low, high, method = centre - quantile * sd, centre + quantile * sd, "delta"
+        if draws is not None and values is not None:
+            tail = 50 * (1 - confidence)
+            b_low, b_high = (float(v) for v in np.percentile(values, [tail, 100 - tail]))
+            if not np.isfinite(sd) or b_high - b_low > DISTRUST * (high - low):
+                low, high = min(b_low, centre), max(b_high, centre)
+                method = f"{draws.kind} bootstrap"
+        found.append(
+            Interval(
+                low=float(np.exp(np.clip(low, -700, 700))),
+                high=float(np.exp(np.clip(high, -700, 700))),
+                confidence=confidence,
+                method=method,
+            )
+        )
+    return tuple(found)
 
 
 def near_optimal(

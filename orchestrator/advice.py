@@ -95,7 +95,7 @@ def next_runs(
     design.dearest = max(trial.cost_flops for trial in state.trials.values())
     belief = design.belief(known)
     runs = design.candidates(design.ratio(belief, known), known)
-    problem = design.problem(belief, known, runs, form=CHINCHILLA)
+    problem = design.problems(belief, known, runs, form=CHINCHILLA)[0]
     done = (
         np.array([m.params for m in known.measurements], dtype=np.float64),
         np.array([m.tokens for m in known.measurements], dtype=np.float64),

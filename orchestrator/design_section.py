@@ -48,7 +48,7 @@ class AdaptiveDesign(Section):
     """Share of the budget spent on the levels before anything is chosen."""
     levels: Annotated[int, Field(ge=2, le=10)] = 4
     """Levels of the backbone."""
-    level_factor: Annotated[float, Field(gt=1, le=100)] = 3.1622776601683795
+    level_factor: Annotated[float, Field(gt=1, le=100)] = 4.0
     """Compute ratio between neighbouring levels."""
     sizes: Annotated[int, Field(ge=3, le=50)] = 5
     """Model sizes per level."""

@@ -48,7 +48,11 @@ def loss_frame(state: SweepState) -> pd.DataFrame:
 
 
 def fit_losses(
-    state: SweepState, *, resamples: int | None = None, sweep_dir: Path | None = None
+    state: SweepState,
+    *,
+    resamples: int | None = None,
+    sweep_dir: Path | None = None,
+    detail: bool = True,
 ) -> dict[str, Any]:
     """Fit everything that is over; the seed is fixed, so equal tables give equal fits.
 
@@ -56,6 +60,7 @@ def fit_losses(
         state: the sweep.
         resamples: bootstrap refits; None: `RESAMPLES`.
         sweep_dir: its folder, for the envelope of its training curves; None leaves it out.
+        detail: also the sections that only a report prints.
     """
     assert state.opened is not None
     table = read_rows(loss_frame(state))
@@ -64,6 +69,7 @@ def fit_losses(
         target_flops=state.opened["target_flops"],
         resamples=RESAMPLES if resamples is None else resamples,
         curves=None if sweep_dir is None else training_curves(state, sweep_dir),
+        detail=detail,
     )
     return report.to_dict()
 

@@ -341,7 +341,7 @@ class _Sweep:
         if not over or self._stop.asked or not self._has_ended_trials:
             return
         self._unfitted -= over
-        fit = fit_losses(self._state, resamples=self._answer.resamples)
+        fit = fit_losses(self._state, resamples=self._answer.resamples, detail=False)
         self._append(EventKind.SWEEP_FITTED, **_summary(fit))
 
     @property
@@ -361,7 +361,12 @@ class _Sweep:
                 trained=self._runner.trained,
             )
         self._display.note("Fitting and writing the report ...")
-        fit = fit_losses(self._state, resamples=self._answer.resamples, sweep_dir=setting.sweep_dir)
+        fit = fit_losses(
+            self._state,
+            resamples=self._answer.resamples,
+            sweep_dir=setting.sweep_dir,
+            detail=self._answer.report,
+        )
         self._append(EventKind.SWEEP_FITTED, **_summary(fit))
         report = None
         if self._answer.report:

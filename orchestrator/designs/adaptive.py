@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from analysis.cost import CostCurve, read_cost
-from analysis.doe import DEFAULT_NOISE_SD, Design, choose_runs, make_design
+from analysis.doe import DEFAULT_NOISE_SD, Design, choose_runs, make_design, mean_sd
 from analysis.fit import SurfaceFit, fit_surface, tied_exponents
 from analysis.laws import CHINCHILLA, SKALING, FloatArray, LawForm, Surface
 from analysis.published import BESIROGLU
@@ -52,6 +52,8 @@ SAME_TOKENS = 0.05
 """Difference in ln D below which two runs of one size are the same point."""
 FEWEST_POINTS = 8
 """Losses below which no law of five parameters is fitted."""
+LEAST_WEIGHT = 0.1
+"""Share of the best law's weight that every usable one keeps."""
 NOISE_LIMITS = (5e-4, 0.02)
 """sd of ln L of one run that is believed."""
 
@@ -84,15 +86,32 @@ class Candidates:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Belief:
-    """The law that the next batch is chosen by."""
+class Law:
+    """One of the laws that the next batch is chosen by."""
 
     surface: Surface
     """The law."""
+    form: LawForm
+    """Its form."""
     noise_sd: float
-    """sd of ln L of one run."""
+    """sd of ln L of one run about it."""
+    weight: float
+    """Belief in it; the weights of all add up to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belief:
+    """What is believed when the next batch is chosen."""
+
+    laws: tuple[Law, ...]
+    """The laws, most believed first."""
     source: str
-    """Where it comes from, in words."""
+    """Where they come from, in words."""
+
+    @property
+    def surface(self) -> Surface:
+        """The law most believed in."""
+        return self.laws[0].surface
 
 
 class Adaptive:
@@ -165,20 +184,17 @@ class Adaptive:
         )
 
     def belief(self, progress: Progress) -> Belief:
-        """The law fitted to the losses; with too few of them, or a fit at a limit, a prior."""
-        fit = _fitted(progress.measurements)
-        if fit is not None:
-            noise = float(np.clip(fit.noise_sd, *NOISE_LIMITS))
+        """The laws fitted to the losses; with too few of them, or fits at a limit, a prior."""
+        laws = _believed(progress.measurements)
+        if laws:
             return Belief(
-                surface=fit.surface,
-                noise_sd=noise if math.isfinite(fit.noise_sd) else DEFAULT_NOISE_SD,
-                source=f"the law fitted to {len(progress.measurements)} runs",
+                laws=laws, source=f"the laws fitted to {len(progress.measurements)} runs"
             )
         highest = [m for m in progress.measurements if m.level <= self._first]
         middle = isoflop.centre(self._backbone.design, highest)
+        prior = prior_law(self._backbone.levels[-1], middle.tokens_per_parameter)
         return Belief(
-            surface=prior_law(self._backbone.levels[-1], middle.tokens_per_parameter),
-            noise_sd=DEFAULT_NOISE_SD,
+            laws=(Law(surface=prior, form=CHINCHILLA, noise_sd=DEFAULT_NOISE_SD, weight=1.0),),
             source=f"a prior law with its optimum at {middle.reason}",
         )
 
@@ -213,25 +229,28 @@ class Adaptive:
         )
         return found.take(keep & (repeats < MAX_REPEATS))
 
-    def problem(
+    def problems(
         self,
         belief: Belief,
         progress: Progress,
         runs: Candidates,
         *,
         form: LawForm = SKALING,
-    ) -> Design:
-        """The linearised design problem around a belief, with the Jacobian of `form`."""
+    ) -> list[Design]:
+        """The design problem linearised at each believed law, with the Jacobian of `form`."""
         N, D = _tried(progress.opened)
-        return make_design(
-            belief.surface,
-            target_flops=self.target,
-            N=np.concatenate([N, runs.N]),
-            D=np.concatenate([D, runs.D]),
-            noise_sd=belief.noise_sd,
-            cost=_cost(runs),
-            form=form,
-        )
+        return [
+            make_design(
+                law.surface,
+                target_flops=self.target,
+                N=np.concatenate([N, runs.N]),
+                D=np.concatenate([D, runs.D]),
+                noise_sd=law.noise_sd,
+                cost=_cost(runs),
+                form=form,
+            )
+            for law in belief.laws
+        ]
 
     def _batch(
         self, batch: int, left: float, belief: Belief, runs: Candidates, progress: Progress
@@ -239,20 +258,21 @@ class Adaptive:
         tried = _repeats(runs.N, runs.D, progress.opened)
         points: list[Point] = []
         done = list(_useful(progress))
-        if self._design.audit_every and batch % self._design.audit_every == 0:
-            audited = self._auditor(runs, progress)
-            if audited is not None:
-                points.append(_point(runs, audited, tried, "where the laws disagree most per FLOP"))
-                done.append((float(runs.N[audited]), float(runs.D[audited])))
-                left -= float(runs.price[audited])
-        design = self.problem(belief, progress, runs)
+        for index, reason in self._given(batch, belief, runs, progress):
+            if runs.price[index] <= left:
+                points.append(_point(runs, index, tried, reason))
+                done.append((float(runs.N[index]), float(runs.D[index])))
+                left -= float(runs.price[index])
+        problems = self.problems(belief, progress, runs)
+        weights = [law.weight for law in belief.laws]
         N, D = np.array([n for n, _ in done]), np.array([d for _, d in done])
-        before = design.sd_ln_ratio(N, D)
+        before = mean_sd(problems, weights, N, D)
         picks = choose_runs(
-            design,
+            problems,
             (N, D),
             (runs.N, runs.D),
             count=self._design.batch - len(points),
+            weights=weights,
             budget=left,
             costs=runs.price,
             overhead=OVERHEAD * self.dearest,
@@ -264,14 +284,25 @@ class Adaptive:
             points.append(_point(runs, pick.index, tried, reason))
         return tuple(points)
 
-    def _auditor(self, runs: Candidates, progress: Progress) -> int | None:
-        """The run at which the two laws, fitted to the same losses, differ most per FLOP."""
-        measured = progress.measurements
-        five, six = (_fitted(measured, six=six) for six in (False, True))
-        if five is None or six is None:
-            return None
-        gap = np.log(five.surface.loss(runs.N, runs.D) / six.surface.loss(runs.N, runs.D))
-        return int(np.argmax(gap**2 / (runs.price + OVERHEAD * self.dearest)))
+    def _given(
+        self, batch: int, belief: Belief, runs: Candidates, progress: Progress
+    ) -> Iterator[tuple[int, str]]:
+        """Runs of a batch that no criterion chooses, with the reason."""
+        if batch == 1 and max(item.cost_flops for item in progress.opened) < 0.8 * self.dearest:
+            top = np.flatnonzero(runs.C > 0.99 * self.dearest)
+            if len(top):
+                best = belief.surface.optimum_along(self.dearest, _cost(runs)).params
+                near = top[np.abs(np.log(runs.N[top] / best)).argmin()]
+                yield int(near), "the optimum of the dearest run, as near the target as money goes"
+        if self._design.audit_every and batch % self._design.audit_every == 0:
+            five, six = (
+                next((law for law in belief.laws if law.form is form), None)
+                for form in (CHINCHILLA, SKALING)
+            )
+            if five is not None and six is not None:
+                gap = np.log(five.surface.loss(runs.N, runs.D) / six.surface.loss(runs.N, runs.D))
+                most = np.argmax(gap**2 / (runs.price + OVERHEAD * self.dearest))
+                yield int(most), "where the laws disagree most per FLOP"
 
 
 def prior_law(flops: float, ratio: float, *, k: float = 1.0) -> Surface:
@@ -300,6 +331,36 @@ def prior_law(flops: float, ratio: float, *, k: float = 1.0) -> Surface:
     )
 
 
+def _believed(measurements: Sequence[Measurement]) -> tuple[Law, ...]:
+    """The usable fits, weighted by exp(-BIC/2) and none below `LEAST_WEIGHT`, best first."""
+    fits = [fit for six in (False, True) if (fit := _fitted(measurements, six=six)) is not None]
+    if not fits:
+        return ()
+    size = len(measurements)
+    bic = np.array(
+        [
+            size * math.log(max(float(np.mean(fit.residuals**2)), 1e-300))
+            + fit.n_free * math.log(size)
+            for fit in fits
+        ]
+    )
+    weights = np.maximum(np.exp((bic.min() - bic) / 2), LEAST_WEIGHT)
+    laws = [
+        Law(
+            surface=fit.surface,
+            form=fit.form,
+            noise_sd=_believable(fit.noise_sd),
+            weight=float(weight),
+        )
+        for fit, weight in zip(fits, weights / weights.sum(), strict=True)
+    ]
+    return tuple(sorted(laws, key=lambda law: -law.weight))
+
+
+def _believable(noise_sd: float) -> float:
+    return float(np.clip(noise_sd, *NOISE_LIMITS)) if math.isfinite(noise_sd) else DEFAULT_NOISE_SD
+
+
 def _fitted(measurements: Sequence[Measurement], *, six: bool = False) -> SurfaceFit | None:
     """A law's fit whose exponents are inside their limits, or None."""
     if len(measurements) < FEWEST_POINTS:
@@ -313,7 +374,7 @@ def _fitted(measurements: Sequence[Measurement], *, six: bool = False) -> Surfac
     form = SKALING if six else CHINCHILLA
     for restriction in (None, tied_exponents(form)):
         fit = fit_surface(N, D, L, form=form, restriction=restriction)
-        usable = not ({"alpha", "beta"} & set(fit.at_bound)) and fit.surface.E > 0
+        usable = not ({"alpha", "beta", "kappa"} & set(fit.at_bound)) and fit.surface.E > 0
         if usable:
             return fit
     return None

@@ -49,6 +49,32 @@ def test_picks_do_not_depend_on_the_order_of_pending_runs(besiroglu):
     assert [p.index for p in one] == [p.index for p in two]
 
 
+def test_several_laws_choose_by_the_mean_of_their_gains(besiroglu):
+    from dataclasses import replace
+
+    five, (N, D), C = problem(besiroglu)
+    far = replace(five, target_flops=1e22)
+    done = (N[::3], D[::3])
+
+    def first(*laws, weights):
+        return choose_runs(laws, done, (N, D), count=1, weights=weights, costs=np.ones_like(C))[0]
+
+    gains = {}
+    for law in (five, far):
+        before = law.sd_ln_ratio(*done)
+        gains[law.target_flops] = np.array(
+            [
+                2 * np.log(before / law.sd_ln_ratio(np.append(done[0], n), np.append(done[1], d)))
+                for n, d in zip(N, D, strict=True)
+            ]
+        )
+    mean = 0.3 * gains[10**19.5] + 0.7 * gains[1e22]
+    pick = first(five, far, weights=(0.3, 0.7))
+    assert pick.index == int(mean.argmax())
+    assert pick.gain == pytest.approx(mean.max(), rel=1e-6)
+    assert first(five, far, weights=(1.0, 0.0)).index == int(gains[10**19.5].argmax())
+
+
 def test_a_dearer_budget_exponent_picks_cheaper_runs(besiroglu):
     design, (N, D), C = problem(besiroglu)
     start = (N[::3], D[::3])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from analysis.laws import Surface
+from analysis.laws import CHINCHILLA, SKALING, Surface
 from orchestrator.budget import Budget, parse_budget
 from orchestrator.design_section import FileDesign
 from orchestrator.designs.adaptive import RATIO_LIMITS, Adaptive, prior_law
@@ -171,7 +171,9 @@ def test_the_adaptive_plan_spends_its_backbone_first_and_then_batches_within_its
     for trial in (trial for level in batches for trial in level.trials):
         assert 0.95 * dearest / 30 <= trial.flops <= dearest * 1.001
         assert RATIO_LIMITS[0] <= trial.tokens_per_parameter <= RATIO_LIMITS[1]
-        assert "->" in trial.why
+    why = [trial.why for level in batches for trial in level.trials if "->" not in trial.why]
+    assert len(why) == 1
+    assert "the optimum of the dearest run" in why[0]
     assert len({trial.trial_id for trial in plan.trials}) == len(plan.trials)
 
 
@@ -181,7 +183,9 @@ def adaptive(budget: Budget, facts: DataFacts) -> Adaptive:
     return found
 
 
-def backbone_progress(budget: Budget, facts: DataFacts, hardware: Hardware) -> Progress:
+def backbone_progress(
+    budget: Budget, facts: DataFacts, hardware: Hardware, truth: Truth = TRUTH
+) -> Progress:
     plan = make_plan(budget, facts, hardware)
     trials = [trial for level in plan.levels if level.even for trial in level.trials]
     return Progress(
@@ -201,7 +205,7 @@ def backbone_progress(budget: Budget, facts: DataFacts, hardware: Hardware) -> P
                 level=t.level,
                 params=t.counts.matmul,
                 tokens=t.config.tokens,
-                loss=float(TRUTH.result(t.config).loss or 0.0),
+                loss=float(truth.result(t.config).loss or 0.0),
             )
             for t in trials
         ),
@@ -214,11 +218,33 @@ def test_each_chosen_run_shrinks_the_expected_interval(
     budget = parse_budget(ADAPTIVE)
     asked = adaptive(budget, facts).propose(backbone_progress(budget, facts, hardware))
     assert asked is not None
-    assert "the law fitted to" in asked.centre.reason
-    spread = [point.reason.rsplit(" ", 3)[1::2] for point in asked.points]
+    assert "the laws fitted to" in asked.centre.reason
+    top, *chosen = asked.points
+    assert "the optimum of the dearest run" in top.reason
+    assert top.flops == max(point.flops or 0.0 for point in asked.points)
+    spread = [point.reason.rsplit(" ", 3)[1::2] for point in chosen]
     numbers = [float(value) for pair in spread for value in pair]
     assert numbers == sorted(numbers, reverse=True)
     assert numbers[0] > numbers[-1]
+
+
+def test_batches_are_chosen_by_both_laws_weighed_by_how_well_they_fit(
+    facts: DataFacts, hardware: Hardware
+) -> None:
+    budget = parse_budget(ADAPTIVE)
+    design = adaptive(budget, facts)
+    bent = Truth(law=prior_law(1e12, 100.0, k=0.4), noise_sd=0.001, seed=1)
+    plain, six = (
+        design.belief(backbone_progress(budget, facts, hardware, truth)).laws
+        for truth in (dataclasses.replace(TRUTH, noise_sd=0.001), bent)
+    )
+    assert {law.form.name for law in plain} == {CHINCHILLA.name, SKALING.name}
+    assert [law.form for law in six] == [SKALING, CHINCHILLA]
+    assert six[0].weight > 0.85
+    assert six[0].surface.k == pytest.approx(0.4, abs=0.15)
+    for laws in (plain, six):
+        assert sum(law.weight for law in laws) == pytest.approx(1.0)
+        assert laws[1].weight > 0.09
 
 
 def test_every_third_batch_begins_with_the_run_that_laws_disagree_about(
