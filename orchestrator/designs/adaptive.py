@@ -187,9 +187,7 @@ class Adaptive:
         """The laws fitted to the losses; with too few of them, or fits at a limit, a prior."""
         laws = _believed(progress.measurements)
         if laws:
-            return Belief(
-                laws=laws, source=f"the laws fitted to {len(progress.measurements)} runs"
-            )
+            return Belief(laws=laws, source=f"the laws fitted to {len(progress.measurements)} runs")
         highest = [m for m in progress.measurements if m.level <= self._first]
         middle = isoflop.centre(self._backbone.design, highest)
         prior = prior_law(self._backbone.levels[-1], middle.tokens_per_parameter)
