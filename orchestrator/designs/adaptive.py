@@ -287,7 +287,7 @@ class Adaptive:
     ) -> Iterator[tuple[int, str]]:
         """Runs of a batch that no criterion chooses, with the reason."""
         if batch == 1 and max(item.cost_flops for item in progress.opened) < 0.8 * self.dearest:
-            top = np.flatnonzero(runs.C > 0.99 * self.dearest)
+            top = np.flatnonzero(0.99 * self.dearest < runs.C)
             if len(top):
                 best = belief.surface.optimum_along(self.dearest, _cost(runs)).params
                 near = top[np.abs(np.log(runs.N[top] / best)).argmin()]
