@@ -34,9 +34,10 @@ from orchestrator.outcome import (
 from orchestrator.preflight import Ask, admit
 from orchestrator.rounds import design_of, plan_round
 from orchestrator.setting import Setting
+from orchestrator.stacks import settle_stacks
 from orchestrator.state import EventKind, LevelState, Purpose, SweepState, TrialStatus
 from orchestrator.stopping import Stop
-from orchestrator.trial import added_record
+from orchestrator.trial import Trial, added_record
 from orchestrator.trial_files import steps_executed
 from orchestrator.trial_runner import TrialRunner
 from orchestrator.validating import forecast, score
@@ -81,7 +82,8 @@ def run_sweep(
         tracker: MLflow's projection, not yet started; None to do without.
         display: what listens.
         answer: how much is made of the losses.
-        ask: reaches the trainer for the checks before a sweep; None to do without them.
+        ask: reaches the trainer for the checks before a sweep and for what pays when trials are
+            trained together; None to do without.
 
     Raises:
         BadInput: when the architecture fails a check.
@@ -94,7 +96,7 @@ def run_sweep(
             open_sweep(setting, journal)
             if ask is not None and not journal.state.finished:
                 admit(setting, journal, display, ask)
-            sweep = _Sweep(setting, journal, make_executor, tracker, display, answer)
+            sweep = _Sweep(setting, journal, make_executor, tracker, display, answer, ask)
             return sweep.run()
     except OSError as error:
         if error.errno in DISK_REFUSES:
@@ -114,8 +116,10 @@ class _Sweep:
         tracker: BackgroundProjection | None,
         display: Display,
         answer: Answer,
+        ask: Ask | None,
     ) -> None:
         self._answer = answer
+        self._ask = ask
         self._setting = setting
         self._tracker = tracker
         self._display = display
@@ -236,7 +240,7 @@ class _Sweep:
         """Train runs that no round asked for to their end, as far as the money goes."""
         left = [t for t in trial_ids if not self._state.is_final(t)]
         left = [t for t in left if not self._runner.take_over(t)]
-        self._runner.unpaid += [t for t in left if not self._runner.dispatch(t)]
+        self._runner.unpaid += self._runner.dispatch_all(left)
         while not self._stop.asked:
             self._retry_unpaid()
             if not self._runner.in_flight:
@@ -296,6 +300,7 @@ class _Sweep:
             }
             for trial_id, trial in fresh.items()
         ]
+        stacks = self._settle_stacks(list(fresh.values()))
         self._append(
             EventKind.LEVEL_OPENED,
             level=number,
@@ -306,9 +311,22 @@ class _Sweep:
             },
             trials=records,
             **({} if asked.even else {"even": False}),
+            **({"stacks": stacks} if stacks else {}),
         )
         self._begin(self._state.levels[-1], design)
         return True
+
+    def _settle_stacks(self, trials: list[Trial]) -> list[dict[str, Any]]:
+        """Which trials of a new round are trained together."""
+        if self._ask is None:
+            return []
+        setting = self._setting
+        slots = setting.hardware.slots
+        stacks = settle_stacks(trials, setting.budget, setting.machine, self._ask, slots=slots)
+        if stacks:
+            together = sum(stack["together"] for stack in stacks)
+            self._display.note(f"{together} of {len(stacks)} groups of one shape train as a stack")
+        return stacks
 
     def _begin(self, level: LevelState, design: Designer) -> None:
         """Submit what is left of a round; what cannot be paid now waits."""
@@ -318,12 +336,12 @@ class _Sweep:
         self._display.level_opened(level, design.rounds or level.level)
         self._unfitted.add(level.level)
         left = [t for t in left if not self._runner.take_over(t)]
-        self._runner.unpaid += [t for t in left if not self._runner.dispatch(t)]
+        self._runner.unpaid += self._runner.dispatch_all(left)
 
     def _retry_unpaid(self) -> None:
         """What did not fit beside the trials in flight may fit now that they have ended."""
         if self._runner.unpaid and not self._runner.in_flight and not self._stop.asked:
-            self._runner.unpaid = [t for t in self._runner.unpaid if not self._runner.dispatch(t)]
+            self._runner.unpaid = self._runner.dispatch_all(self._runner.unpaid)
 
     def _give_up_unpaid(self) -> None:
         unpaid, self._runner.unpaid = self._runner.unpaid, []

@@ -169,6 +169,8 @@ class TrialState:
     """Steps executed by lost attempts; part of the result's own count once there is one."""
     sunk_flops: float = 0.0
     """Compute of earlier lives, before it was reset, FLOPs."""
+    stack: tuple[str, ...] = ()
+    """Trials that it is trained with as one stack, itself among them, in order; empty: alone."""
 
     @property
     def flops_per_step(self) -> float:
@@ -416,6 +418,9 @@ def _add(state: SweepState, data: dict[str, Any]) -> SweepState:
 
 def _open_level(state: SweepState, data: dict[str, Any]) -> SweepState:
     trials = [_of_round(state, data, record) for record in data["trials"]]
+    stacks = [tuple(s["trials"]) for s in data.get("stacks", ()) if s["together"]]
+    stack_of = {trial_id: stack for stack in stacks for trial_id in stack}
+    trials = [dataclasses.replace(t, stack=stack_of.get(t.trial_id, ())) for t in trials]
     level = LevelState(
         level=data["level"],
         flops=data["flops"],

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,6 +87,8 @@ class TrialRunner:
         self._vigil = Vigil(patience_s=setting.budget.run.stalled_after)
         self.in_flight: dict[str, float] = {}
         """Trials submitted and not over, with what each will still charge, FLOPs."""
+        self._jobs: dict[str, tuple[str, ...]] = {}
+        self._lost_ones: set[str] = set()
         self.unpaid: list[str] = []
         """Trials that wait, because what is left of the budget does not pay for them now."""
         self.trained = 0
@@ -114,28 +116,73 @@ class TrialRunner:
         """A trial's folder."""
         return self._setting.sweep_dir / "trials" / trial_id
 
+    def dispatch_all(self, trial_ids: Iterable[str]) -> list[str]:
+        """Submit trials, each with its stack; those that what is left does not pay for.
+
+        Where the money does not pay for what is left of a stack, its trials go alone.
+        """
+        unpaid: list[str] = []
+        asked = dict.fromkeys(trial_ids)
+        while asked:
+            trial_id = next(iter(asked))
+            stack = self._stack(trial_id)
+            together = [t for t in stack if t in asked] or [trial_id]
+            for one in together:
+                del asked[one]
+            if not (stack and self._submit(together, stack)):
+                unpaid += [t for t in together if not self.dispatch(t)]
+        return unpaid
+
     def dispatch(self, trial_id: str) -> bool:
-        """Submit a trial if what is left of the budget pays for it, its lost attempts included."""
+        """Submit a trial by itself if what is left of the budget pays for it."""
+        return self._submit([trial_id], [trial_id])
+
+    def _submit(self, left: list[str], members: list[str]) -> bool:
+        """Submit one job if what is left of the budget pays for it, lost attempts included.
+
+        Args:
+            left: its trials that are not over.
+            members: all trials of its stack, in order.
+        """
         assert self.state.opened is not None
-        trial = self.state.trials[trial_id]
-        committed = self.state.charged_flops + sum(self.in_flight.values()) + self._owed(trial_id)
-        steps = steps_in_all(self.folder(trial_id), steps=trial.config.steps)
-        cost = trial.flops_per_step * max(0, steps - trial.lost_steps) + trial.evaluation_flops
-        if committed + cost > self.state.opened["budget_flops"]:
+        costs = {}
+        for trial_id in left:
+            trial = self.state.trials[trial_id]
+            steps = steps_in_all(self.folder(trial_id), steps=trial.config.steps)
+            still = trial.flops_per_step * max(0, steps - trial.lost_steps)
+            costs[trial_id] = still + trial.evaluation_flops
+        committed = self.state.charged_flops + sum(self.in_flight.values()) + self._owed(left)
+        if committed + sum(costs.values()) > self.state.opened["budget_flops"]:
             return False
         if self._executor is None:
             self._executor = self._resources.enter_context(self._make_executor())
-        self.in_flight[trial_id] = cost
-        self._executor.submit(self._job(trial))
+        self.in_flight.update(costs)
+        self._jobs.update(dict.fromkeys(left, tuple(left)))
+        jobs = [self._job(self.state.trials[trial_id]) for trial_id in members]
+        if len(jobs) > 1:
+            jobs[0] = dataclasses.replace(jobs[0], stack=tuple(jobs))
+        self._executor.submit(jobs[0])
         return True
 
-    def _owed(self, but: str) -> float:
+    def _stack(self, trial_id: str) -> list[str]:
+        """Trials that one is trained with as one stack, itself among them; empty: alone.
+
+        Who takes part decides the last bits of all. So those that are over take their places again,
+        with the results that they have; but not what another sweep has trained, nor what failed.
+        """
+        trials = self.state.trials
+        own = trials[trial_id].stack
+        stack = [t for t in own if trials[t].stack == own and _takes_part(trials[t], self.state)]
+        return stack if len(stack) > 1 else []
+
+    def _owed(self, but: Collection[str]) -> float:
         """FLOPs that trials which wait have spent, and that no event says: their driver died."""
         waiting = (
             trial
             for trial in self.state.trials.values()
             if trial.attempts
-            and trial.trial_id not in (*self.in_flight, but)
+            and trial.trial_id not in self.in_flight
+            and trial.trial_id not in but
             and not self.state.is_final(trial.trial_id)
         )
         return sum(
@@ -148,6 +195,8 @@ class TrialRunner:
         """Take events until a trial is over; after a stop, until all are or its grace ends."""
         while self.in_flight and self._executor is not None:
             event = self._executor.next_event(POLL_S)
+            if event is not None and event.trial_id not in self.in_flight:
+                continue  # a member of a stack that was over before
             match event:
                 case Started():
                     self.append(EventKind.TRIAL_STARTED, trial_id=event.trial_id)
@@ -223,18 +272,28 @@ class TrialRunner:
         if self._stop.asked:
             return
         if trial.losses_of_workers <= self._setting.budget.run.retries:
-            if self.dispatch(trial_id):
-                self._display.note(f"{trial.label}: {reason}; going on from its last checkpoint")
-            else:
-                self.unpaid.append(trial_id)
-            return
-        self.append(
-            EventKind.TRIAL_ABANDONED,
-            trial_id=trial_id,
-            reason=f"{reason} ({trial.losses_of_workers} times)",
-            steps_executed=executed,
-        )
-        self._over(trial_id)
+            self._lost_ones.add(trial_id)
+        else:
+            self.append(
+                EventKind.TRIAL_ABANDONED,
+                trial_id=trial_id,
+                reason=f"{reason} ({trial.losses_of_workers} times)",
+                steps_executed=executed,
+            )
+            self._over(trial_id)
+        if self.in_flight.keys().isdisjoint(self._jobs[trial_id]):
+            self._retry(self._jobs[trial_id], reason)
+
+    def _retry(self, job: tuple[str, ...], reason: str) -> None:
+        """Submit again what a job's dead worker left, as the stack that it was."""
+        again = [t for t in job if t in self._lost_ones]
+        self._lost_ones.difference_update(again)
+        unpaid = self.dispatch_all(again)
+        self.unpaid += unpaid
+        for trial_id in again:
+            if trial_id not in unpaid:
+                label = self.state.trials[trial_id].label
+                self._display.note(f"{label}: {reason}; going on from its last checkpoint")
 
     def _pruned(self, trial_id: str) -> None:
         self.in_flight.pop(trial_id)
@@ -322,6 +381,13 @@ class TrialRunner:
                 f"Stopping: {running} running trials are writing checkpoints "
                 "(Ctrl-C again to leave at once)."
             )
+
+
+def _takes_part(trial: TrialState, state: SweepState) -> bool:
+    if trial.cached_from:
+        return False
+    has_result = trial.status in (TrialStatus.COMPLETED, TrialStatus.DIVERGED)
+    return has_result or not state.is_final(trial.trial_id)
 
 
 def _record(result: RunResult) -> dict[str, Any]:

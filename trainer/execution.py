@@ -236,10 +236,15 @@ class Execution:
         if failure is not None:
             raise failure
 
+    def expect_evaluation(self) -> None:
+        """Announce that no step is done for as long as an evaluation may take."""
+        steps = self.config.validation_tokens / self.config.batch_tokens
+        self.heart.expect(self.training.step, steps=steps)
+
     def evaluate(self) -> Evaluation:
         """Held-out loss of the present weights; recorded, and kept with them if it is the best."""
         config, step = self.config, self.training.step
-        self.heart.expect(step, steps=config.validation_tokens / config.batch_tokens)
+        self.expect_evaluation()
         held_out = evaluate(
             self.training.model, self.data.validation, count=config.validation_tokens
         )

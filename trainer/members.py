@@ -38,6 +38,7 @@ def run_members(
     out_dirs: Sequence[Path],
     *,
     on_progress: Callable[[Progress], None] | None = None,
+    on_result: Callable[[RunResult], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[RunResult]:
     """Train trials of one shape together, or go on with them, or return what is there.
@@ -51,6 +52,7 @@ def run_members(
         options: where and how; without `prefix_dir`.
         out_dirs: the trials' folders, in the same order.
         on_progress: called at every logged point of every member.
+        on_result: told each member's result as soon as it is stored, or found stored.
         should_stop: asked after every step; when it says true, checkpoints are written and
             `Interrupted` raised.
 
@@ -68,10 +70,14 @@ def run_members(
     """
     _check_together(configs, options, out_dirs)
     places = list(zip(configs, out_dirs, strict=True))
+    tell = on_result or (lambda _: None)
     found = {out: run.stored_result(config, out) for config, out in places}
     left = [(config, out) for config, out in places if found[out] is None]
+    for result in found.values():
+        if result is not None:
+            tell(result)
     if left:
-        batch = _Batch(left, options, stack_name(configs))
+        batch = _Batch(left, options, stack_name(configs), tell)
         found.update(batch.to_the_end(on_progress or (lambda _: None), should_stop))
     return [result for out in out_dirs if (result := found[out]) is not None]
 
@@ -134,9 +140,13 @@ class _Batch:
     """One attempt at the trials that are left."""
 
     def __init__(
-        self, left: Sequence[tuple[TrainConfig, Path]], options: RunOptions, name: str
+        self,
+        left: Sequence[tuple[TrainConfig, Path]],
+        options: RunOptions,
+        name: str,
+        tell: Callable[[RunResult], None],
     ) -> None:
-        self.options, self.clock = options, _Shares(len(left))
+        self.options, self.clock, self.tell = options, _Shares(len(left)), tell
         data = TokenData.open(options.data_dir)
         for config, _ in left:
             run.check(config, data)
@@ -229,6 +239,9 @@ class _Batch:
     def conclude(self, ended: dict[Execution, Diverged | None]) -> None:
         """Evaluate and store the members that are done or diverged; the others stay."""
         for execution, diverged in ended.items():
+            # The others stand still while one is evaluated: that must not look like a stall.
+            for other in self.active:
+                other.expect_evaluation()
             try:
                 if diverged is not None:
                     raise diverged
@@ -240,6 +253,7 @@ class _Batch:
             self.results[execution.out_dir] = result
             self.active.remove(execution)
             self.clock.leave()
+            self.tell(result)
 
 
 def _is_done(execution: Execution) -> bool:

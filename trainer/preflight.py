@@ -25,6 +25,7 @@ from trainer.diagnose import Check, diagnose
 from trainer.memory import keep_freed_memory
 from trainer.observations import batch_text
 from trainer.probe import measure
+from trainer.stacking import Judgement, judge
 
 MEASURED_TOKENS = 4096
 """Most tokens of a measured step: enough to see what pays, few enough to take no time."""
@@ -40,14 +41,17 @@ SHOWN_SEQUENCES = 2
 class Request:
     """What to look into."""
 
-    what: Literal["architecture", "precision"]
-    """`architecture`: the checks of `trainer.diagnose`. `precision`: seconds a step in each."""
-    config: dict[str, Any]
-    """A `TrainConfig` as plain values."""
+    what: Literal["architecture", "precision", "stacks"]
+    """`architecture`: the checks of `trainer.diagnose`. `precision`: seconds a step in each.
+    `stacks`: what training some trials together would gain."""
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """A `TrainConfig` as plain values; for `architecture` and `precision`."""
+    stacks: list[list[dict[str, Any]]] = dataclasses.field(default_factory=list)
+    """Of each stack its members, as `config`; for `stacks`."""
     data_dir: str = ""
     """Folder of the token files; for `architecture`."""
     device: str = "cpu"
-    """`cpu` or `cuda`; for `precision`."""
+    """`cpu` or `cuda`; for `precision` and `stacks`."""
     threads: int = 1
     """CPU threads, as the trials will have."""
     allowed_flops: float = float("inf")
@@ -64,6 +68,8 @@ class Reply:
     """First inputs and targets as text."""
     seconds_per_step: dict[str, float] = dataclasses.field(default_factory=dict)
     """Median time of a training step by arithmetic."""
+    stacks: tuple[Judgement, ...] = ()
+    """What each stack would gain."""
     seconds: float = 0.0
     """How long it took."""
 
@@ -75,13 +81,15 @@ def answer(request: Request) -> Reply:
         ValueError: when the configuration does not fit the data or itself.
     """
     started = time.monotonic()
-    config = TrainConfig.from_dict(request.config)
     torch.set_num_threads(request.threads)
     keep_freed_memory()
     if request.what == "architecture":
-        reply = _architecture(config, request)
-    else:
+        reply = _architecture(TrainConfig.from_dict(request.config), request)
+    elif request.what == "precision":
+        config = TrainConfig.from_dict(request.config)
         reply = Reply(seconds_per_step=_speeds(config, request))
+    else:
+        reply = Reply(stacks=_judged(request))
     return dataclasses.replace(reply, seconds=time.monotonic() - started)
 
 
@@ -118,6 +126,19 @@ def _speeds(config: TrainConfig, request: Request) -> dict[str, float]:
             )
             found[name].append(speed.seconds_per_step)
     return {name: statistics.median(times) for name, times in found.items()}
+
+
+def _judged(request: Request) -> tuple[Judgement, ...]:
+    """What each stack would gain, in less than a second each where its steps are short."""
+    return tuple(
+        judge(
+            [TrainConfig.from_dict(config) for config in stack],
+            device=request.device,
+            threads=request.threads,
+            seconds=0.5,
+        )
+        for stack in request.stacks
+    )
 
 
 def main() -> int:

@@ -90,6 +90,30 @@ def gain(
     return statistics.median(ratios[1:])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """What a stack of some trials would bring on this machine."""
+
+    gain: float | None
+    """Measured speed over training them one after the other; None where no stack can be made."""
+    reason: str
+    """The gain in words, or the rule that forbids a stack."""
+
+
+def judge(
+    configs: Sequence[TrainConfig], *, device: str, threads: int, seconds: float = 1.0
+) -> Judgement:
+    """Whether a stack of some trials can be made, and what it gains here.
+
+    Arguments are those of `gain`.
+    """
+    reason = why_not(configs) if len(configs) > 1 else "a single trial"
+    if reason is not None:
+        return Judgement(gain=None, reason=reason)
+    found = gain(configs, device=device, threads=threads, seconds=seconds)
+    return Judgement(gain=found, reason=f"{found:.2f} times as fast as alone")
+
+
 def decide(configs: Sequence[TrainConfig], options: RunOptions, record: Path) -> Decision:
     """Whether to stack these trials: what the record says, or a measurement that is recorded.
 
@@ -101,18 +125,15 @@ def decide(configs: Sequence[TrainConfig], options: RunOptions, record: Path) ->
     name = stack_name(configs)
     if record.exists() and (there := Decision(**json.loads(record.read_text()))).stack == name:
         return there
-    reason = why_not(configs)
-    if reason is None and options.prefix_dir is not None:
-        reason = "prefixes are shared with other runs"
-    if reason is None and options.evaluate_every_steps:
+    if options.prefix_dir is not None:
+        found = Judgement(gain=None, reason="prefixes are shared with other runs")
+    elif options.evaluate_every_steps:
         reason = "validation curves are drawn of trials trained alone"
-    if reason is None and len(configs) > 1:
-        found = gain(configs, device=options.device, threads=options.threads)
-        decision = Decision(
-            stack=name, together=found >= LEAST_GAIN, reason=f"{found:.2f} times as fast as alone"
-        )
+        found = Judgement(gain=None, reason=reason)
     else:
-        decision = Decision(stack=name, together=False, reason=reason or "a single trial")
+        found = judge(configs, device=options.device, threads=options.threads)
+    together = found.gain is not None and found.gain >= LEAST_GAIN
+    decision = Decision(stack=name, together=together, reason=found.reason)
     record.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(record, json.dumps(asdict(decision), indent=2).encode())
     return decision

@@ -45,6 +45,15 @@ class Job:
     """GPUs it occupies, fractions allowed."""
     race: Race | None = None
     """With whom it is compared on the way; None: it runs to its end."""
+    stack: tuple[Job, ...] = ()
+    """Trials of its shape, itself among them, that one process trains together as one stack, in
+    their order; empty: it is trained alone. A member that is over already takes its place too: who
+    was there decides the others' last bits."""
+
+    @property
+    def members(self) -> tuple[Job, ...]:
+        """The trials of the job: those of its stack, or itself."""
+        return self.stack or (self,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +130,7 @@ class Executor(Protocol):
 
     Every job submitted yields any number of `Started` and `AtRung`, and then exactly one of
     `Finished`, `Lost`, `Interrupted`, `Blocked` or `Pruned`; a lost job may be submitted again.
+    A stack is one job and yields these for each of its members.
     """
 
     def __enter__(self) -> Executor:

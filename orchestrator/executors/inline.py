@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 
 from orchestrator.executors.base import AtRung, ExecutorEvent, Job, Pruned, Started
-from orchestrator.executors.worker import run_job
+from orchestrator.executors.worker import run_all
 from orchestrator.pruning import goes_on
 
 
@@ -42,18 +42,23 @@ class InlineExecutor:
             return self._events.popleft()
         if self._started is not None:
             job, self._started = self._started, None
-            self._events.append(self._run(job))
+            self._run(job)
             return self._events.popleft()
         if not self._jobs:
             return None
         self._started = self._jobs.popleft()
-        return Started(trial_id=self._started.trial_id)
+        self._events += [Started(trial_id=one.trial_id) for one in self._started.members]
+        return self._events.popleft()
 
-    def _run(self, job: Job) -> ExecutorEvent:
+    def _run(self, job: Job) -> None:
         try:
-            return run_job(job, at_rung=lambda percent, loss: self._compare(job, percent, loss))
+            run_all(
+                job,
+                self._events.append,
+                at_rung=lambda percent, loss: self._compare(job, percent, loss),
+            )
         except _Behind:
-            return Pruned(trial_id=job.trial_id)
+            self._events.append(Pruned(trial_id=job.trial_id))
 
     def _compare(self, job: Job, percent: int, loss: float) -> None:
         assert job.race is not None

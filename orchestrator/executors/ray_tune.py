@@ -30,7 +30,7 @@ from orchestrator.executors.base import (
     Pruned,
     Started,
 )
-from orchestrator.executors.worker import run_job
+from orchestrator.executors.worker import Ended, run_all
 from orchestrator.pruning import FACTOR, RUNGS
 
 # Read by Ray at import. Loopback only: without the multi-node switch a private Ray takes 127.0.0.1
@@ -262,17 +262,20 @@ def _knock(address: str) -> None:
 
 
 def _run_in_worker(config: dict[str, Any]) -> None:
-    """The Tune trainable: one job, reported at the rungs of its race and at its end."""
+    """The Tune trainable: one job, reported at the rungs of its race and at each trial's end."""
     from ray import tune
 
     def at_rung(percent: int, loss: float) -> None:
         # Tune ends the thread here (SystemExit) when its scheduler says so.
         tune.report({"objective": 0.0, "percent": percent, "loss": loss})
 
-    outcome = run_job(config["job"], at_rung=at_rung)
-    result = outcome.result.to_json() if isinstance(outcome, Finished) else None
-    blocked = outcome.reason if isinstance(outcome, Blocked) else None
-    tune.report({"objective": 0.0, "result": result, "blocked": blocked})
+    def over(outcome: Ended) -> None:
+        result = outcome.result.to_json() if isinstance(outcome, Finished) else None
+        blocked = outcome.reason if isinstance(outcome, Blocked) else None
+        told = {"trial": outcome.trial_id, "result": result, "blocked": blocked}
+        tune.report({"objective": 0.0, **told})
+
+    run_all(config["job"], over, at_rung=at_rung)
 
 
 def _job_feed(jobs: queue.SimpleQueue[Job | None]) -> Any:
@@ -396,13 +399,17 @@ def _event_callback(events: queue.SimpleQueue[ExecutorEvent], placed: dict[str, 
     class Events(tune.Callback):
         def __init__(self, sink: queue.SimpleQueue[ExecutorEvent]) -> None:
             self._sink = sink
+            self._running: dict[str, list[str]] = {}
 
         def __getstate__(self) -> dict[str, Any]:
             return {}
 
         def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-            placed[trial.config["job"].trial_id] = trial
-            self._sink.put(Started(trial_id=trial.config["job"].trial_id))
+            members = [job.trial_id for job in trial.config["job"].members]
+            self._running[trial.trial_id] = members
+            for trial_id in members:
+                placed[trial_id] = trial
+                self._sink.put(Started(trial_id=trial_id))
 
         def on_trial_result(
             self, iteration: int, trials: list, trial: Any, result: dict, **_: Any
@@ -415,16 +422,29 @@ def _event_callback(events: queue.SimpleQueue[ExecutorEvent], placed: dict[str, 
                         loss=result["loss"],
                     )
                 )
+            else:
+                self._over(trial, result)
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-            trial_id = trial.config["job"].trial_id
             report = trial.last_result or {}
             if "percent" in report:
-                self._sink.put(Pruned(trial_id=trial_id))
-            elif "result" not in report:
-                # Tune calls a trial that never reported a success; it is not one.
-                self._sink.put(Lost(trial_id=trial_id, reason="its worker ended without a report"))
-            elif report["blocked"] is not None:
+                self._sink.put(Pruned(trial_id=trial.config["job"].trial_id))
+                return
+            self._over(trial, report)
+            # Tune calls a trial that never reported a success; it is not one.
+            self._lost(trial, "its worker ended without a report")
+
+        def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+            self._lost(trial, "its worker died")
+
+        def _over(self, trial: Any, report: dict) -> None:
+            """Tell the end that a report is about, once: Tune may show a report twice."""
+            running = self._running.get(trial.trial_id, [])
+            trial_id = report.get("trial", "")
+            if trial_id not in running:
+                return
+            running.remove(trial_id)
+            if report["blocked"] is not None:
                 self._sink.put(Blocked(trial_id=trial_id, reason=report["blocked"]))
             elif report["result"] is None:
                 self._sink.put(Interrupted(trial_id=trial_id))
@@ -432,7 +452,8 @@ def _event_callback(events: queue.SimpleQueue[ExecutorEvent], placed: dict[str, 
                 result = RunResult.from_json(report["result"])
                 self._sink.put(Finished(trial_id=trial_id, result=result))
 
-        def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-            self._sink.put(Lost(trial_id=trial.config["job"].trial_id, reason="its worker died"))
+        def _lost(self, trial: Any, reason: str) -> None:
+            for trial_id in self._running.pop(trial.trial_id, ()):
+                self._sink.put(Lost(trial_id=trial_id, reason=reason))
 
     return Events(events)

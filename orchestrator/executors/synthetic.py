@@ -69,9 +69,10 @@ class SyntheticExecutor:
 
     def submit(self, job: Job) -> None:
         """Answer a job."""
-        self._events.append(Started(trial_id=job.trial_id))
-        result = self._truth.result(job.config)
-        self._events.append(Finished(trial_id=job.trial_id, result=result))
+        for one in job.members:
+            self._events.append(Started(trial_id=one.trial_id))
+            result = self._truth.result(one.config)
+            self._events.append(Finished(trial_id=one.trial_id, result=result))
 
     def kill(self, trial_id: str) -> None:
         """Nothing: no answer takes any time."""

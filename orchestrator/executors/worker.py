@@ -1,11 +1,13 @@
-"""What happens inside a worker: run one job and say how it ended."""
+"""What happens inside a worker: run one job and say how it ended, or how each of its stack did."""
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeGuard
 
 from orchestrator.executors.base import Blocked, Finished, Interrupted, Job
 from orchestrator.journal import DISK_REFUSES
@@ -15,17 +17,60 @@ from trainer.result import Progress, RunResult, RunStatus
 STOP_POLL_S = 0.5
 """How often a running trial looks for the stop file, seconds."""
 
+Ended = Finished | Interrupted | Blocked
+"""How a worker that lives can end a trial."""
 
-def run_job(
-    job: Job, *, at_rung: Callable[[int, float], None] | None = None
-) -> Finished | Interrupted | Blocked:
-    """Run a job to its end.
+_log = logging.getLogger(__name__)
+
+
+def run_all(
+    job: Job,
+    tell: Callable[[Ended], None],
+    *,
+    at_rung: Callable[[int, float], None] | None = None,
+) -> None:
+    """Run a job, or all trials of its stack together, and tell the end of each when it comes.
+
+    A stack that fails as a whole cannot say which of its trials is at fault. Its members then go on
+    alone, one after the other, and each that fails says so in its own record.
+    """
+    if not job.stack:
+        tell(run_job(job, at_rung=at_rung))
+        return
+    from trainer import members, run
+
+    left = {one.trial_id: one for one in job.members}
+
+    def over(result: RunResult) -> None:
+        del left[result.trial_id]
+        tell(Finished(trial_id=result.trial_id, result=result))
+
+    try:
+        members.run_members(
+            [one.config for one in job.members],
+            job.options,
+            [one.out_dir for one in job.members],
+            on_result=over,
+            should_stop=_stop_when_asked(job.stop_file),
+        )
+    except run.Interrupted:
+        for trial_id in left:
+            tell(Interrupted(trial_id=trial_id))
+    except Exception as error:  # noqa: BLE001 - told of each, or repeated by whose fault it is
+        if not _is_refusal(error):
+            _log.warning("a stack of %d trials failed; each goes on alone: %r", len(left), error)
+        for one in left.values():
+            tell(_blocked(one, error) if _is_refusal(error) else run_job(one))
+
+
+def run_job(job: Job, *, at_rung: Callable[[int, float], None] | None = None) -> Ended:
+    """Train one trial to its end.
 
     An error of the trial itself is part of its record: the sweep goes on without it, and trying
     again would only repeat it. The death of the process is the one end that leaves no record.
 
     Args:
-        job: what to run.
+        job: the trial; its stack is left aside.
         at_rung: told the rung and the training loss when a trial in a race passes one; it ends the
             trial by raising what is no `Exception`.
     """
@@ -43,15 +88,24 @@ def run_job(
     except run.Interrupted:
         return Interrupted(trial_id=job.trial_id)
     except Exception as error:  # noqa: BLE001 - recorded as the trial's result, with its trace
-        if isinstance(error, OSError) and error.errno in DISK_REFUSES:
+        if _is_refusal(error):
             # This says nothing of the trial: it goes on once the disk takes more.
-            where = error.filename or job.out_dir
-            return Blocked(trial_id=job.trial_id, reason=f"{where}: {error.strerror}")
+            return _blocked(job, error)
         job.out_dir.mkdir(parents=True, exist_ok=True)
         (job.out_dir / "error.txt").write_text(traceback.format_exc())
         message = f"{type(error).__name__}: {error}"
         result = RunResult(trial_id=job.trial_id, status=RunStatus.FAILED, message=message)
     return Finished(trial_id=job.trial_id, result=result)
+
+
+def _is_refusal(error: Exception) -> TypeGuard[OSError]:
+    """Whether an error is the disk's."""
+    return isinstance(error, OSError) and error.errno in DISK_REFUSES
+
+
+def _blocked(job: Job, error: OSError) -> Blocked:
+    where = error.filename or job.out_dir
+    return Blocked(trial_id=job.trial_id, reason=f"{where}: {error.strerror}")
 
 
 def _rung_reporter(at_rung: Callable[[int, float], None]) -> Callable[[Progress], None]:

@@ -75,6 +75,7 @@ class FakeExecutor:
         self.jobs: deque[Job] = deque()
         self.events: deque[ExecutorEvent] = deque()
         self.submitted: list[str] = []
+        self.stacks: list[list[str]] = []
         self.losses: dict[str, int] = {}
         self.outcome: Callable[[Job], ExecutorEvent] = lambda job: Finished(
             trial_id=job.trial_id, result=completed(job.config)
@@ -89,6 +90,7 @@ class FakeExecutor:
 
     def submit(self, job: Job) -> None:
         self.submitted.append(job.trial_id)
+        self.stacks.append([one.trial_id for one in job.stack])
         self.jobs.append(job)
 
     def kill(self, trial_id: str) -> None:
@@ -101,14 +103,18 @@ class FakeExecutor:
             return None
         job = self.jobs.popleft()
         self.before(job)
-        if job.stop_file.exists():
-            self.events.append(Interrupted(trial_id=job.trial_id))
-        elif self.losses.get(job.trial_id, 0) > 0:
-            self.losses[job.trial_id] -= 1
-            self.events.append(Lost(trial_id=job.trial_id, reason="its worker died"))
-        else:
-            self.events.append(self.outcome(job))
-        return Started(trial_id=job.trial_id)
+        self.events += [Started(trial_id=one.trial_id) for one in job.members]
+        # The death of a worker is that of all trials in it.
+        died = any(self.losses.get(one.trial_id, 0) > 0 for one in job.members)
+        for one in job.members:
+            if job.stop_file.exists():
+                self.events.append(Interrupted(trial_id=one.trial_id))
+            elif died:
+                self.losses[one.trial_id] = self.losses.get(one.trial_id, 0) - 1
+                self.events.append(Lost(trial_id=one.trial_id, reason="its worker died"))
+            else:
+                self.events.append(self.outcome(one))
+        return self.events.popleft()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from orchestrator.executors.base import (
 )
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.executors.ray_tune import RayTuneExecutor
-from orchestrator.executors.worker import run_job
+from orchestrator.executors.worker import run_all, run_job
 from orchestrator.trial_files import steps_executed
 from trainer.config import OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
 from trainer.data.shards import TokenData, prepare
@@ -115,6 +115,32 @@ def test_a_trial_whose_worker_is_killed_is_lost_and_goes_on_to_the_same_loss(
     assert second.result.loss == calm.result.loss
     assert second.result.attempts == 2
     assert second.result.steps_executed >= calm.result.steps_executed
+
+
+def test_a_stack_whose_worker_is_killed_is_lost_whole_and_goes_on_to_the_same_losses(
+    executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
+) -> None:
+    def stack(folder: Path) -> Job:
+        jobs = tuple(job(data_dir, folder, steps=2500, seed=seed) for seed in (1, 2))
+        return dataclasses.replace(jobs[0], stack=jobs)
+
+    disturbed = stack(tmp_path / "ray")
+    executor.submit(disturbed)
+    wait_for_steps(disturbed.stack[1].out_dir)
+    for process in workers():
+        process.kill()
+    names = [one.trial_id for one in disturbed.stack]
+    first = events_of(executor, 2)
+    assert [type(event) for event in first] == [Started, Started, Lost, Lost]
+    assert [event.trial_id for event in first] == 2 * names
+    executor.submit(disturbed)
+    second = [event for event in events_of(executor, 2) if isinstance(event, Finished)]
+    calm: list[ExecutorEvent] = []
+    run_all(stack(tmp_path / "calm"), calm.append)
+    for name, event, alone in zip(names, second, calm, strict=True):
+        assert isinstance(alone, Finished)
+        assert (event.trial_id, event.result.loss) == (name, alone.result.loss)
+        assert event.result.attempts == 2
 
 
 def test_workers_stay_warm_between_trials(
