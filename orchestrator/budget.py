@@ -36,6 +36,15 @@ def _name(value: str) -> str:
     return value
 
 
+def _storage(value: str) -> str:
+    scheme, mark, rest = value.partition("://")
+    if not mark or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) or not rest.strip("/"):
+        raise ValueError(f"must be a URL such as s3://bucket/folder or file:///folder, got {value}")
+    if "@" in rest.split("/")[0]:
+        raise ValueError("must hold no credentials: they belong in the environment, got some")
+    return value
+
+
 class Spending(Section):
     """How much may be spent: one of `flops`, `gpu_hours`, `cpu_hours`, or `gpus` + `wall_clock`."""
 
@@ -115,6 +124,10 @@ class Execution(Section):
     """`ray`: Ray Tune workers. `inline`: one after the other in this process."""
     address: str | None = None
     """Address of a running Ray cluster; default: a private one on this machine."""
+    storage: Annotated[str, AfterValidator(_storage)] | None = None
+    """A folder at a URL (s3://, gs://, file://, any that fsspec knows) through which trials get
+    tokens and leave checkpoints and results, for nodes that share no disk; default: the outputs
+    folder, which every node must see."""
     slots: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; default: what the resources allow."""
     cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0

@@ -79,6 +79,17 @@ def gpus_per_trial(budget: Budget, machine: Machine) -> float:
     return 1.0 if machine.gpus or budget.budget.gpus else 0.0
 
 
+def processes_of(batch_sequences: int, gpus: float) -> int:
+    """Processes that train one trial: one for each of its GPUs, as far as its batch can be shared.
+
+    Args:
+        batch_sequences: sequences of a step; each process gets equally many.
+        gpus: what a trial may have.
+    """
+    most = max(1, min(int(gpus), batch_sequences))
+    return next(count for count in range(most, 0, -1) if batch_sequences % count == 0)
+
+
 def remember(outputs: Path, prior: Throughput, trials: Iterable[TrialState]) -> Throughput:
     """Calibrate the throughput with finished trials and keep it for the next plan."""
     return keep(outputs, prior, [step for trial in trials if (step := _step_time(trial))])

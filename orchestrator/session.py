@@ -20,12 +20,13 @@ from orchestrator.executors.base import Executor
 from orchestrator.hardware import Machine, detect, hardware_for
 from orchestrator.journal import JOURNAL, read_state
 from orchestrator.model_sizes import with_model_sizes
-from orchestrator.opening import tuning_flops
+from orchestrator.opening import TUNING_FOLDER, tuning_flops
 from orchestrator.plan import Plan, make_plan
 from orchestrator.preflight import ask, settle_precision
 from orchestrator.recipe_file import with_files
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
+from orchestrator.storage import Storage
 from orchestrator.tracking.projection import Projection
 from orchestrator.views import print_plan
 
@@ -146,6 +147,8 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
             f"{budget.name}: {len(plan.trials)} trials in {len(plan.levels)} levels on "
             f"{plan.slots} x {hardware.throughput.device}"
         )
+    if budget.run.storage is not None:
+        Storage(budget.run.storage).check()
     outcome = run_sweep(
         setting,
         make_executor=lambda: executor_for(budget, machine, plan.slots, sweep_dir),
@@ -179,6 +182,18 @@ def _tracker(budget: Budget, outputs: Path, sweep_dir: Path) -> BackgroundProjec
 
 def executor_for(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> Executor:
     """What runs a budget's trials; not yet started."""
+    executor = _executor(budget, machine, slots, sweep_dir)
+    if budget.run.storage is None:
+        return executor
+    from orchestrator.executors.stored import StoredExecutor
+
+    # A search for a recipe has a folder of its own below the sweep's.
+    inner = [TUNING_FOLDER] if sweep_dir.name == TUNING_FOLDER else []
+    sweep = "/".join((budget.name, *inner))
+    return StoredExecutor(executor, Storage(budget.run.storage), sweep=sweep)
+
+
+def _executor(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> Executor:
     if budget.run.executor == "inline":
         from orchestrator.executors.inline import InlineExecutor
 

@@ -31,12 +31,13 @@ from orchestrator.executors.base import (
     Race,
     Started,
 )
-from orchestrator.hardware import gpus_per_trial
+from orchestrator.hardware import gpus_per_trial, processes_of
 from orchestrator.journal import Journal, disk_refuses
 from orchestrator.pruning import LOG_POINTS, PROTECTED
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, Purpose, SweepState, TrialState, TrialStatus
 from orchestrator.stopping import Stop
+from orchestrator.storage import storage_refuses
 from orchestrator.trial_files import paid_elsewhere, progress_of, steps_executed, steps_in_all
 from orchestrator.vigil import Vigil
 from trainer.config import RunOptions
@@ -208,7 +209,8 @@ class TrialRunner:
                     self.in_flight.pop(event.trial_id)
                 case Blocked():
                     self._stop.ask_trials()
-                    raise disk_refuses(event.reason)
+                    refused = storage_refuses if event.by_storage else disk_refuses
+                    raise refused(event.reason)
                 case AtRung():
                     self.append(
                         EventKind.TRIAL_AT_RUNG,
@@ -308,12 +310,13 @@ class TrialRunner:
     def _job(self, trial: TrialState) -> Job:
         setting, run = self._setting, self._setting.budget.run
         gpus = gpus_per_trial(setting.budget, setting.machine)
+        processes = processes_of(trial.config.batch_sequences, gpus)
         branches = self._branches(trial)
         race = self._race(trial)
         options = RunOptions(
             data_dir=setting.data.folder,
             device="cuda" if gpus > 0 else "cpu",
-            threads=max(1, int(run.cpus_per_trial)),
+            threads=max(1, int(run.cpus_per_trial) // processes),
             checkpoint_every_s=run.checkpoint_every,
             prefix_dir=setting.outputs / PREFIX_FOLDER if branches else None,
             prefix_steps=branches,
@@ -329,7 +332,8 @@ class TrialRunner:
             out_dir=self.folder(trial.trial_id),
             stop_file=setting.sweep_dir / STOP_FILE,
             cpus=run.cpus_per_trial,
-            gpus=gpus,
+            gpus=gpus if gpus <= 1 else float(processes),
+            processes=processes,
             race=race,
         )
 

@@ -1,7 +1,7 @@
 """Several processes that train one model: each takes a part of every batch.
 
-Started by `torchrun`, which sets RANK and WORLD_SIZE; alone, a group of one in which nothing
-happens. Gradients live in one flat array, so a step needs one all-reduce.
+Started by `trainer.together` or by `torchrun`, which set RANK and WORLD_SIZE; alone, a group of one
+in which nothing happens. Gradients live in one flat array, so a step needs one all-reduce.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+MEETING = "ISOSWEEP_MEETING"
+"""Environment variable: a new file by which the processes find each other; without it they do as
+`torchrun` says."""
 
 
 class Group:
@@ -80,7 +84,13 @@ def group(device: torch.device) -> Iterator[Group]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    meeting = os.environ.get(MEETING)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=f"file://{meeting}" if meeting else "env://",
+        rank=int(os.environ["RANK"]),
+        world_size=size,
+    )
     try:
         yield Group(dist.get_rank(), size)
     finally:

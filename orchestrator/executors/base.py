@@ -26,6 +26,16 @@ class Race:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """Where a job's files are when its worker shares no disk with the driver."""
+
+    url: str
+    """The storage."""
+    sweep: str
+    """The sweep's folder in it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One trial, ready to be run anywhere."""
 
@@ -42,7 +52,11 @@ class Job:
     cpus: float
     """CPU cores it occupies."""
     gpus: float
-    """GPUs it occupies, fractions allowed."""
+    """GPUs it occupies, all on one node; fractions allowed."""
+    processes: int = 1
+    """Processes that train it together, each with its share of the cores and GPUs."""
+    stored: Stored | None = None
+    """Where its files are; None: at its folders, which the worker reaches."""
     race: Race | None = None
     """With whom it is compared on the way; None: it runs to its end."""
     stack: tuple[Job, ...] = ()
@@ -94,12 +108,14 @@ class Interrupted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Blocked:
-    """An attempt ended because its disk refused to take more; nothing is wrong with the trial."""
+    """An attempt ended because a disk or the storage refused; nothing is wrong with the trial."""
 
     trial_id: str
     """Which trial."""
     reason: str
     """The path, and how many bytes it needed."""
+    by_storage: bool = False
+    """Whether it was the storage (`run.storage`) that refused, or could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

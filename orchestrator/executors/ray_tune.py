@@ -8,6 +8,7 @@ left to do follows from the journal. Whatever Ray would print goes to a log file
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import queue
 import secrets
@@ -270,10 +271,13 @@ def _run_in_worker(config: dict[str, Any]) -> None:
         tune.report({"objective": 0.0, "percent": percent, "loss": loss})
 
     def over(outcome: Ended) -> None:
-        result = outcome.result.to_json() if isinstance(outcome, Finished) else None
-        blocked = outcome.reason if isinstance(outcome, Blocked) else None
-        told = {"trial": outcome.trial_id, "result": result, "blocked": blocked}
-        tune.report({"objective": 0.0, **told})
+        told: dict[str, Any] = {"objective": 0.0, "trial": outcome.trial_id}
+        if isinstance(outcome, Finished):
+            # As text: plain values survive whatever Tune does to a report.
+            tune.report({**told, "finished": outcome.result.to_json()})
+        else:
+            record = dataclasses.asdict(outcome)
+            tune.report({**told, "ended": type(outcome).__name__, "record": record})
 
     run_all(config["job"], over, at_rung=at_rung)
 
@@ -444,13 +448,12 @@ def _event_callback(events: queue.SimpleQueue[ExecutorEvent], placed: dict[str, 
             if trial_id not in running:
                 return
             running.remove(trial_id)
-            if report["blocked"] is not None:
-                self._sink.put(Blocked(trial_id=trial_id, reason=report["blocked"]))
-            elif report["result"] is None:
-                self._sink.put(Interrupted(trial_id=trial_id))
-            else:
-                result = RunResult.from_json(report["result"])
+            if "finished" in report:
+                result = RunResult.from_json(report["finished"])
                 self._sink.put(Finished(trial_id=trial_id, result=result))
+            else:
+                kind = {end.__name__: end for end in (Interrupted, Blocked, Lost)}[report["ended"]]
+                self._sink.put(kind(**report["record"]))
 
         def _lost(self, trial: Any, reason: str) -> None:
             for trial_id in self._running.pop(trial.trial_id, ()):
