@@ -32,6 +32,9 @@ from trainer.data.shards import TokenData, prepare
 from trainer.data.source import DataSource
 from trainer.shapes import preset
 
+PATIENCE_S = 600.0
+"""How long a test waits for what must happen: only a broken executor waits so long."""
+
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -75,15 +78,15 @@ def events_of(executor: RayTuneExecutor, jobs: int) -> list[ExecutorEvent]:
     """Events until `jobs` jobs have ended."""
     events: list[ExecutorEvent] = []
     while sum(not isinstance(event, Started | AtRung) for event in events) < jobs:
-        event = executor.next_event(60)
-        assert event is not None, "nothing happened for a minute"
+        event = executor.next_event(PATIENCE_S)
+        assert event is not None, "nothing happened for ten minutes"
         events.append(event)
     return events
 
 
 def wait_for_steps(out_dir: Path) -> None:
     """Wait until a trial has logged a step and written a checkpoint."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not list(out_dir.glob("checkpoints/*")) or not (out_dir / "metrics.jsonl").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
