@@ -279,8 +279,7 @@ def storage_refuses(what: str) -> EnvironmentUnusable:
             rule=f"run.storage must be readable and writable, here and on every node; {what}",
             place="run.storage",
             remedy="check the URL, that its package is installed (s3fs for s3://, gcsfs for gs://) "
-            "and that the credentials are in the environment of driver and nodes"
-            + ("; a file:// URL must lie on a disk that all nodes see" if scheme == "file" else ""),
+            "and that the credentials are in the environment of driver and nodes",
         )
     )
 
