@@ -7,20 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student_t
 
-from analysis.doe import Pick, choose_runs
-from analysis.laws import CHINCHILLA
+from analysis.answer import fit_table
+from analysis.cost import SIX_N
+from analysis.doe import choose_runs, make_design
+from analysis.laws import FloatArray
+from analysis.table import read_rows
 from orchestrator.budget import Budget
 from orchestrator.collect import progress
 from orchestrator.design_section import AdaptiveDesign
-from orchestrator.designs.adaptive import OVERHEAD, Adaptive, Candidates
+from orchestrator.designs.adaptive import OVERHEAD, Adaptive, Belief
 from orchestrator.errors import Fault, StateRefused
+from orchestrator.outcome import RESAMPLES, loss_frame
 from orchestrator.rounds import ground_of
 from orchestrator.state import SweepState
 from orchestrator.trial import Hardware
 from trainer.data.facts import DataFacts
 
 SCHEMA = "sweep.next/1"
+_NO_PRIOR = 1e3
+"""Prior sd of each parameter that leaves the runs alone to speak."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,9 +43,13 @@ class Advice:
     hours: float
     """Expected hours of one slot."""
     sd_before: float
-    """Expected sd of ln(D/N) at the target before it."""
+    """Expected sd of ln(D/N) at the target before it, by the law that answers."""
     sd_after: float
     """After it, the earlier ones of the list done too."""
+    fold_before: float
+    """95 % range of D/N at the target before it, high over low: at first the fit's own."""
+    fold_after: float
+    """After it: expected where neither the noise nor the law that answers turns out otherwise."""
 
     @property
     def gain_per_flop(self) -> float:
@@ -55,8 +66,8 @@ class Advice:
             "hours": self.hours,
             "sd_ln_ratio_before": self.sd_before,
             "sd_ln_ratio_after": self.sd_after,
-            "fold_95_before": _fold(self.sd_before),
-            "fold_95_after": _fold(self.sd_after),
+            "fold_95_before": self.fold_before,
+            "fold_95_after": self.fold_after,
             "gain_per_flop": self.gain_per_flop,
         }
 
@@ -95,37 +106,98 @@ def next_runs(
     design.dearest = max(trial.cost_flops for trial in state.trials.values())
     belief = design.belief(known)
     runs = design.candidates(design.ratio(belief, known), known)
-    problem = design.problems(belief, known, runs, form=CHINCHILLA)[0]
     done = (
         np.array([m.params for m in known.measurements], dtype=np.float64),
         np.array([m.tokens for m in known.measurements], dtype=np.float64),
     )
+    # Chosen as the batches of an extended sweep are, then judged by the law that answers.
     picks = choose_runs(
-        problem,
+        design.problems(belief, known, runs),
         done,
         (runs.N, runs.D),
         count=count,
+        weights=[law.weight for law in belief.laws],
         costs=runs.price,
         overhead=OVERHEAD * design.dearest,
     )
-    advice, before = [], problem.sd_ln_ratio(*done)
-    for pick in picks:
-        advice.append(_advice(runs, pick, before, hardware))
-        before = pick.sd_after
-    return tuple(advice)
-
-
-def _advice(runs: Candidates, pick: Pick, before: float, hardware: Hardware) -> Advice:
-    flops = float(runs.price[pick.index])
-    return Advice(
-        params=round(float(runs.N[pick.index])),
-        tokens=round(float(runs.D[pick.index])),
-        flops=flops,
-        hours=flops / hardware.throughput.flops_per_s / 3600,
-        sd_before=before,
-        sd_after=pick.sd_after,
+    answer = _Answer(state, belief, done, design.target)
+    chosen = [pick.index for pick in picks]
+    sds, folds = [], []
+    for number in range(len(chosen) + 1):
+        taken = chosen[:number]
+        sds.append(answer.sd(runs.N[taken], runs.D[taken]))
+        folds.append(answer.fold(sds[-1], len(done[0]) + number))
+    return tuple(
+        Advice(
+            params=round(float(runs.N[index])),
+            tokens=round(float(runs.D[index])),
+            flops=float(runs.price[index]),
+            hours=float(runs.price[index]) / hardware.throughput.flops_per_s / 3600,
+            sd_before=sds[number],
+            sd_after=sds[number + 1],
+            fold_before=folds[number],
+            fold_after=folds[number + 1],
+        )
+        for number, index in enumerate(chosen)
     )
 
 
-def _fold(sd: float) -> float:
-    return math.exp(min(2 * 1.96 * sd, 99.0))
+class _Answer:
+    """The fit's own interval, and what further runs would leave of it.
+
+    Its half-width is a Student quantile times a standard deviation, beside which the spread
+    between laws may stand. Runs shrink the first; the second is taken to stay.
+    """
+
+    def __init__(
+        self,
+        state: SweepState,
+        belief: Belief,
+        done: tuple[FloatArray, FloatArray],
+        target_flops: float,
+    ) -> None:
+        report = fit_table(
+            read_rows(loss_frame(state)),
+            target_flops=target_flops,
+            resamples=RESAMPLES,
+            detail=False,
+        )
+        fit = report.fits.get(report.headline_law or "") or report.fits.get("chinchilla")
+        prior = None if fit is None else [_NO_PRIOR] * fit.form.n_params
+        law = belief.laws[0]
+        self._done = done
+        self._design = make_design(
+            law.surface if fit is None else fit.surface,
+            target_flops=target_flops,
+            N=done[0],
+            D=done[1],
+            noise_sd=law.noise_sd if fit is None else fit.noise_sd,
+            cost=report.cost or SIX_N,
+            form=law.form if fit is None else fit.form,
+            prior_sd=prior,
+        )
+        self._before = self.sd(done[0][:0], done[1][:0])
+        self._half = self._form = 0.0
+        if report.optimum:
+            low, high = report.optimum[0].intervals["0.95"]
+            self._half = 0.5 * math.log(high / low)
+            own = self._quantile(len(done[0])) * self._before
+            if "form" in report.optimum[0].interval.method:
+                self._form = math.sqrt(max(self._half**2 - own**2, 0.0))
+
+    def sd(self, N: FloatArray, D: FloatArray) -> float:
+        """Expected sd of ln(D/N) at the target after further runs."""
+        return self._design.sd_ln_ratio(
+            np.concatenate([self._done[0], N]), np.concatenate([self._done[1], D])
+        )
+
+    def fold(self, sd: float, runs: int) -> float:
+        """Expected 95 % range after so many runs in all; from the sd alone where none is known."""
+        if not self._half:
+            return math.exp(min(2 * self._quantile(runs) * sd, 99.0))
+        shrunk = self._quantile(runs) * sd / (self._quantile(len(self._done[0])) * self._before)
+        own = math.sqrt(self._half**2 - self._form**2) * shrunk
+        return math.exp(min(2 * math.hypot(own, self._form), 99.0))
+
+    def _quantile(self, runs: int) -> float:
+        return float(student_t.ppf(0.975, max(1, runs - self._design.form.n_params)))

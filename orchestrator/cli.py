@@ -36,6 +36,8 @@ from orchestrator.terminal import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.budget import Budget
     from orchestrator.example import Question
     from orchestrator.plan import Plan
@@ -219,15 +221,23 @@ def plan(
     for line in before_lines(before, len(planned.trials)):
         out.print(escape(line), soft_wrap=True)
     if expected is not None:
-        width = expected["fold_95"]
-        bought = (
-            "no answer" if width is None else f"a 95 % range of D/N about {width:.3g}-fold wide"
-        )
         out.print(
-            f"expected to buy {bought} ({expected['replicates']} rehearsals against a law with "
-            f"published exponents, noise {expected['noise_sd']:.1%})",
+            f"expected to buy {_bought(expected)} ({expected['replicates']} rehearsals against a "
+            f"law with published exponents, noise {expected['noise_sd']:.1%})",
             soft_wrap=True,
         )
+        other = expected["adaptive"]
+        if other is not None:
+            out.print(
+                f"with `design: {{kind: adaptive, levels: {other['levels']}}}` {_bought(other)}, "
+                f"in {other['trials']:.0f} trials instead of {expected['trials']:.0f}",
+                soft_wrap=True,
+            )
+
+
+def _bought(expected: Mapping[str, Any]) -> str:
+    width = expected["fold_95"]
+    return "no answer" if width is None else f"a 95 % range of D/N about {width:.3g}-fold wide"
 
 
 @app.command()
@@ -417,22 +427,34 @@ def _plan(budget: Budget, facts: Any, hardware: Any, outputs: Path) -> Plan:
 
 
 def _expected(budget: Budget, facts: Any, hardware: Any) -> dict[str, Any]:
-    """The width of the interval that a budget is expected to buy, by a few rehearsals."""
-    import math
+    """The interval that a budget is expected to buy, as it is and with the adaptive design."""
+    from orchestrator.design_section import AdaptiveDesign, IsoflopDesign
 
+    found = _rehearsed(budget, facts, hardware)
+    design = budget.design
+    if isinstance(design, IsoflopDesign) and isinstance(design.levels, int):
+        # No more levels than the budget was laid out for: it may not pay for cheaper ones.
+        few = min(design.levels, AdaptiveDesign(kind="adaptive").levels)
+        other = AdaptiveDesign(
+            kind="adaptive", levels=few, tokens_per_parameter=design.tokens_per_parameter
+        )
+        changed = budget.model_copy(update={"design": other})
+        # A budget may pay for levels and yet not for batches after them.
+        with contextlib.suppress(BadInput):
+            rehearsed = _rehearsed(changed, facts, hardware)
+            return {**found, "adaptive": {**rehearsed, "levels": few}}
+    return {**found, "adaptive": None}
+
+
+def _rehearsed(budget: Budget, facts: Any, hardware: Any) -> dict[str, Any]:
     from orchestrator.simulate import simulate
 
     noise = 0.005
     found = simulate(
-        budget, facts, hardware, law="chinchilla", noise_sd=noise, replicates=3, resamples=60
+        budget, facts, hardware, law="chinchilla", noise_sd=noise, replicates=3
     ).to_dict()
-    width = found["width_95"]
-    return {
-        "fold_95": None if width is None else math.exp(width),
-        "status": found["status"],
-        "replicates": found["replicates"],
-        "noise_sd": noise,
-    }
+    kept = ("fold_95", "status", "trials", "replicates")
+    return {**{name: found[name] for name in kept}, "noise_sd": noise}
 
 
 def _print_defaults(budget: Budget, *, as_json: bool) -> None:

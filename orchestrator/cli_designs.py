@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from orchestrator.terminal import (
     AsJson,
@@ -59,17 +60,26 @@ def simulate(
     out.print(
         f"{budget.name}: {found['replicates']} simulated sweeps of {found['trials']:.3g} trials; "
         f"the true ratio at {found['target_flops']:.3g} FLOPs is "
-        f"{found['tokens_per_parameter']:.3g} tokens per parameter"
+        f"{found['tokens_per_parameter']:.3g} tokens per parameter",
+        soft_wrap=True,
     )
     shares = found["status"]
     out.print(
         f"  identified {shares['identified']:.0%}, weak {shares['weak']:.0%}, "
         f"refused {shares['not_identified']:.0%}"
     )
+    for reason in found["reasons"]:
+        out.print(
+            f"    {reason['rule']} in {reason['share']:.0%}: {escape(reason['message'])}",
+            soft_wrap=True,
+        )
     if found["answered"]:
+        low, high = found["coverage_95_interval"]
         out.print(
             f"  ln(D/N): bias {found['bias_ln_ratio']:+.3f}, 95 % interval {found['width_95']:.3g} "
-            f"wide, covers the truth in {found['coverage_95']:.0%} of {found['answered']} answers"
+            f"wide ({found['fold_95']:.3g}-fold), covers the truth in {found['coverage_95']:.0%} "
+            f"of {found['answered']} answers ({low:.0%} to {high:.0%} of all such sweeps)",
+            soft_wrap=True,
         )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from analysis.cost import read_cost
 from analysis.laws import Surface
@@ -61,6 +63,8 @@ class Replicate:
     """Trials that were run."""
     charged_flops: float
     """Compute that was charged."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """Rule and words of every check that made the answer weak or refused it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +88,10 @@ class Simulation:
         inside = [low <= r.ln_truth <= high for r, (low, high) in zip(answered, ends, strict=True)]
         curves = [r.ln_truth - math.log(self.truth) for r in self.replicates]
         count = len(self.replicates)
+        width = float(np.median([high - low for low, high in ends])) if ends else None
+        sure = (
+            binomtest(sum(inside), len(inside)).proportion_ci(method="wilson") if inside else None
+        )
         return {
             "schema": SCHEMA,
             "law": {key: getattr(self.law, key) for key in _KEYS},
@@ -97,12 +105,26 @@ class Simulation:
             "sd_ln_ratio": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
             "coverage_95": float(np.mean(inside)) if inside else None,
             "cost_curve_bias_ln_ratio": float(np.mean(curves)),
-            "width_95": float(np.median([high - low for low, high in ends])) if ends else None,
+            "coverage_95_interval": None if sure is None else [sure.low, sure.high],
+            "width_95": width,
+            "fold_95": None if width is None else math.exp(width),
             "status": {
                 status: sum(r.status == status for r in self.replicates) / count
                 for status in ("identified", "weak", "not_identified")
             },
+            "reasons": [
+                {"rule": rule, "share": share, "message": message}
+                for rule, share, message in self.reasons()
+            ],
         }
+
+    def reasons(self) -> list[tuple[str, float, str]]:
+        """Rules that made answers weak or refused them: share of the sweeps, words of the first."""
+        words: dict[str, str] = {}
+        for rule, message in (failure for r in self.replicates for failure in r.failed):
+            words.setdefault(rule, message)
+        met = Counter(rule for r in self.replicates for rule in {rule for rule, _ in r.failed})
+        return [(rule, n / len(self.replicates), words[rule]) for rule, n in met.most_common()]
 
 
 def simulate(
@@ -259,4 +281,17 @@ def _said(
         ln_truth=math.log(_ratio_along_runs(law, state, target_flops)),
         trials=state.counts["completed"],
         charged_flops=state.charged_flops,
+        failed=_failed(fit),
     )
+
+
+def _failed(fit: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Rules that made a fit weak or refused it; the verdict's own words where no rule did."""
+    failed = tuple(
+        (check["rule"], check["message"])
+        for check in fit["checks"]
+        if not check["passed"] and check["severity"] != "note"
+    )
+    if failed or fit["status"] == "identified":
+        return failed
+    return (("verdict", fit["message"].partition(" Weak: ")[2] or fit["message"]),)

@@ -8,9 +8,9 @@ six-parameter law, the runs lie inside a window of compute and of D/N, and every
 run goes where the laws fitted so far disagree most (Li et al. 2026, arXiv 2604.22753, choose runs
 by variance within and between laws; their designs have no window and no backbone).
 
-A batch is chosen from the losses of all batches but the one before it, which counts as done: the
-linearised variance needs no losses. Workers then never wait for the end of a batch, and the choice
-still does not depend on timing.
+A batch does not wait for the two rounds before it, which count as done: the linearised variance
+needs no losses. Workers then never wait for the end of a batch, and the choice still does not
+depend on timing.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ MAX_REPEATS = 3
 """Runs of one point, seeds included; more would measure noise instead of the law."""
 OVERHEAD = 0.005
 """Fixed cost of a run when runs are compared, as a share of the dearest one's."""
+OVERLAP = 2
+"""Rounds before a batch, the top level of the backbone too, that it does not wait for: with one, a
+single long run keeps the slots beside it idle."""
 COMPUTES = 9
 """Compute values of the candidates between the cheapest and the dearest."""
 SAME_TOKENS = 0.05
@@ -155,8 +158,8 @@ class Adaptive:
         """Compute that the answer is for, FLOPs."""
 
     def lag(self, number: int) -> int:
-        """Levels, and the first batch, wait for everything; later batches for all but the last."""
-        return 0 if number <= self._first + 1 else 1
+        """Levels wait for everything, batches for all but the two rounds before them."""
+        return max(0, min(number - self._first, OVERLAP))
 
     def propose(self, progress: Progress) -> Round | None:
         """The next level of the backbone, or the next batch."""

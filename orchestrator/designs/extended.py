@@ -7,7 +7,7 @@ batches that sharpen the answer most per FLOP, whatever the design was.
 from __future__ import annotations
 
 from orchestrator.design_section import AdaptiveDesign
-from orchestrator.designs.adaptive import Adaptive
+from orchestrator.designs.adaptive import OVERLAP, Adaptive
 from orchestrator.designs.base import Designer, Ground, Progress, Round
 
 
@@ -30,9 +30,11 @@ class Extended:
         self._ground = ground
 
     def lag(self, number: int) -> int:
-        """As the first design; what follows one that knows its rounds waits for everything."""
+        """As the first design; batches after one that knows its rounds, as batches do."""
         known = self._first.rounds
-        return 0 if known is not None and number > known else self._first.lag(number)
+        if known is None or number <= known:
+            return self._first.lag(number)
+        return min(number - known - 1, OVERLAP)
 
     def propose(self, progress: Progress) -> Round | None:
         """The first design's next round; when it has none, a batch."""

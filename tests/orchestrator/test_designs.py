@@ -353,6 +353,16 @@ def test_a_batch_does_not_wait_for_the_end_of_the_one_before_it(
     assert max(executor.seen[32:]) > 6
 
 
+def test_levels_wait_for_those_below_them_and_batches_for_all_but_two_rounds(
+    facts: DataFacts,
+) -> None:
+    design = adaptive(parse_budget(ADAPTIVE), facts)
+    assert [design.lag(number) for number in (1, 3, 4, 5, 6, 9)] == [0, 0, 1, 2, 2, 2]
+    levels = parse_budget(HEAD + "design: {levels: 3, tokens_per_parameter: 150}\n")
+    longer = design_of(levels, facts, budget_flops=9e12, first_budget_flops=8e12)
+    assert [longer.lag(number) for number in (3, 4, 5, 6, 9)] == [0, 0, 1, 2, 2]
+
+
 def test_noise_belongs_to_the_trial_and_to_the_world(facts: DataFacts, hardware: Hardware) -> None:
     config = make_plan(parse_budget(LADDER), facts, hardware).trials[0].config
     assert TRUTH.result(config) == TRUTH.result(config)

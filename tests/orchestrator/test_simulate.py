@@ -95,3 +95,33 @@ def test_the_verb_speaks_to_people_and_prints_one_document(
     record = json.loads(document.stdout)
     assert record["schema"] == "sweep.simulate/1"
     assert record["replicates"] == 1
+    assert record["fold_95"] == pytest.approx(math.exp(record["width_95"]))
+    assert record["coverage_95_interval"][0] <= record["coverage_95"]
+
+
+def test_what_made_answers_weak_is_said_by_rule(facts: DataFacts, hardware: Hardware) -> None:
+    far = parse_budget(BUDGET + "target: {flops: 5e13}\n")
+    found = simulate(far, facts, hardware, law="chinchilla", replicates=2, resamples=0).to_dict()
+    assert found["status"]["identified"] == 0.0
+    (reach,) = [reason for reason in found["reasons"] if reason["rule"] == "R3"]
+    assert reach["share"] == 1.0
+    assert "the target is" in reach["message"]
+
+
+def test_a_plan_may_be_rehearsed_as_it_is_and_with_the_adaptive_design(
+    tmp_path: Path, facts: DataFacts, hardware: Hardware
+) -> None:
+    path = tmp_path / "b.yaml"
+    path.write_text(BUDGET)
+    command = ["plan", str(path), "--outputs", str(tmp_path / "o"), "--expect", "--json"]
+    expected = json.loads(CliRunner().invoke(app, command).stdout)["expected"]
+    assert expected["trials"] == 15
+    assert expected["adaptive"]["trials"] > 30
+    assert expected["adaptive"]["fold_95"] < expected["fold_95"]
+    alone = json.loads(
+        CliRunner().invoke(
+            app, ["simulate", str(path), "--outputs", str(tmp_path / "o"), "--json",
+                  "--replicates", "3"]
+        ).stdout
+    )  # fmt: skip
+    assert alone["fold_95"] == pytest.approx(expected["fold_95"])
