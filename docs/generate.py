@@ -40,6 +40,7 @@ _ROOMS = {
     "30": "The environment",
     "40": "A loss table, an import",
     "50": "The state of a sweep",
+    "60": "The service",
     "70": "A defect of ours",
 }
 """Headings of the index of errors, by the first two digits of a code."""

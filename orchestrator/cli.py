@@ -17,6 +17,7 @@ from orchestrator import (
     cli_import,
     cli_operations,
     cli_recipes,
+    cli_service,
     cli_trainer,
 )
 from orchestrator.errors import BadInput, Exit, Fault, SweepError, nearest, page_of
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
     from orchestrator.budget import Budget
     from orchestrator.example import Question
-    from orchestrator.plan import Plan
 
 SHELLS = ("bash", "zsh", "fish")
 """Shells that `sweep completion` knows."""
@@ -170,8 +170,10 @@ def check(
                 remedy="sweep check budget.yaml",
             )
         )
+    from orchestrator.quoting import quote
+
     budget, _ = read_budget(budget_file)
-    plan = _plan(*_settled(budget, budget_file, outputs), outputs)
+    plan = quote(budget, budget_file.resolve().parent, outputs.resolve()).plan
     if as_json:
         print_json(
             {"schema": "sweep.check/1", "valid": True, "name": budget.name,
@@ -203,22 +205,21 @@ def plan(
     if show_defaults:
         _print_defaults(budget, as_json=as_json)
         return
-    from orchestrator.plan_record import compare, keep
+    from orchestrator.plan_record import keep
+    from orchestrator.quoting import quote
 
-    budget, facts, hardware = _settled(budget, budget_file, outputs)
-    planned = _plan(budget, facts, hardware, outputs)
-    before = compare(outputs.resolve(), budget, planned)
+    quotation = quote(budget, budget_file.resolve().parent, outputs.resolve())
     # A folder that is only to be read holds no note; the plan is no worse for it.
     with contextlib.suppress(PermissionError):
-        keep(outputs.resolve(), budget, planned)
-    expected = _expected(budget, facts, hardware) if expect else None
+        keep(outputs.resolve(), quotation.budget, quotation.plan)
+    expected = quotation.expected() if expect else None
     if as_json:
-        print_json({**planned.to_dict(), **before.to_dict(), "expected": expected})
+        print_json({**quotation.to_dict(), "expected": expected})
         return
     from orchestrator.views import before_lines, print_plan
 
-    print_plan(out, planned, hardware.throughput)
-    for line in before_lines(before, len(planned.trials)):
+    print_plan(out, quotation.plan, quotation.hardware.throughput)
+    for line in before_lines(quotation.before, len(quotation.plan.trials)):
         out.print(escape(line), soft_wrap=True)
     if expected is not None:
         out.print(
@@ -289,6 +290,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show every trial of a sweep and what was charged; answers while it runs."""
+    from orchestrator.documents import status_document
     from orchestrator.operations import present_state
     from orchestrator.views import print_status
 
@@ -298,34 +300,10 @@ def status(
 
         with contextlib.suppress(KeyboardInterrupt):
             follow(folder, err)
-    state = present_state(folder)
-    assert state.opened is not None
-    if not as_json:
-        print_status(out, state)
-        return
-    print_json(
-        {
-            "schema": "sweep.status/1",
-            "name": state.opened["name"],
-            "finished": state.finished,
-            "trials": state.counts,
-            "charged_flops": state.charged_flops,
-            "budget_flops": state.opened["budget_flops"],
-            "fit": state.fit,
-            "runs": [
-                {
-                    "trial_id": trial.trial_id,
-                    "label": trial.label,
-                    "level": trial.level,
-                    "status": trial.status.value,
-                    "attempts": trial.attempts,
-                    "loss": trial.result.loss if trial.result else None,
-                    "reason": trial.reason,
-                }
-                for trial in state.trials.values()
-            ],
-        }
-    )
+    if as_json:
+        print_json(status_document(folder))
+    else:
+        print_status(out, present_state(folder))
 
 
 @app.command()
@@ -404,59 +382,6 @@ def version(as_json: AsJson = False) -> None:
             out.print(f"{name} {number}")
 
 
-def _settled(budget: Budget, budget_file: Path, outputs: Path) -> tuple[Budget, Any, Any]:
-    """A budget with its files read, the counts of its data, and what it runs on."""
-    from orchestrator.data import facts_of
-    from orchestrator.hardware import detect, hardware_for
-    from orchestrator.model_sizes import with_model_sizes
-    from orchestrator.recipe_file import with_files
-
-    base = budget_file.resolve().parent
-    budget = with_files(budget, base)
-    facts = facts_of(budget, base, outputs.resolve())
-    budget = with_model_sizes(budget, base, facts.vocab_size)
-    return budget, facts, hardware_for(budget, outputs.resolve(), detect())
-
-
-def _plan(budget: Budget, facts: Any, hardware: Any, outputs: Path) -> Plan:
-    from orchestrator.opening import tuning_flops
-    from orchestrator.plan import make_plan
-
-    spent = tuning_flops(outputs.resolve() / budget.name)
-    return make_plan(budget, facts, hardware, tuning_flops=spent)
-
-
-def _expected(budget: Budget, facts: Any, hardware: Any) -> dict[str, Any]:
-    """The interval that a budget is expected to buy, as it is and with the adaptive design."""
-    from orchestrator.design_section import AdaptiveDesign, IsoflopDesign
-
-    found = _rehearsed(budget, facts, hardware)
-    design = budget.design
-    if isinstance(design, IsoflopDesign) and isinstance(design.levels, int):
-        # No more levels than the budget was laid out for: it may not pay for cheaper ones.
-        few = min(design.levels, AdaptiveDesign(kind="adaptive").levels)
-        other = AdaptiveDesign(
-            kind="adaptive", levels=few, tokens_per_parameter=design.tokens_per_parameter
-        )
-        changed = budget.model_copy(update={"design": other})
-        # A budget may pay for levels and yet not for batches after them.
-        with contextlib.suppress(BadInput):
-            rehearsed = _rehearsed(changed, facts, hardware)
-            return {**found, "adaptive": {**rehearsed, "levels": few}}
-    return {**found, "adaptive": None}
-
-
-def _rehearsed(budget: Budget, facts: Any, hardware: Any) -> dict[str, Any]:
-    from orchestrator.simulate import simulate
-
-    noise = 0.005
-    found = simulate(
-        budget, facts, hardware, law="chinchilla", noise_sd=noise, replicates=3
-    ).to_dict()
-    kept = ("fold_95", "status", "trials", "replicates")
-    return {**{name: found[name] for name in kept}, "noise_sd": noise}
-
-
 def _print_defaults(budget: Budget, *, as_json: bool) -> None:
     record = budget.model_dump(mode="json")
     if as_json:
@@ -491,3 +416,4 @@ cli_operations.register(app)
 cli_designs.register(app)
 cli_recipes.register(app)
 cli_trainer.register(app)
+cli_service.register(app)

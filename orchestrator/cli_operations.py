@@ -122,13 +122,13 @@ def extend(
 
 def logs(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
     """Print what happened in a sweep, event by event."""
-    from orchestrator.operations import log_lines
+    from orchestrator.documents import logs_document
 
-    lines = list(log_lines(find_sweep(sweep, outputs)))
+    document = logs_document(find_sweep(sweep, outputs))
     if as_json:
-        print_json({"schema": "sweep.logs/1", "lines": lines})
+        print_json(document)
         return
-    for line in lines:
+    for line in document["lines"]:
         out.print(line, markup=False, soft_wrap=True)
 
 
@@ -141,14 +141,13 @@ def show(
     """Print everything about one trial: configuration, result, cost, files."""
     import yaml
 
-    from orchestrator.journal import read_state
-    from orchestrator.operations import find_trial, trial_record
+    from orchestrator.documents import trial_document
 
-    folder = find_sweep(sweep, outputs)
-    record = trial_record(folder, find_trial(read_state(folder), trial))
+    document = trial_document(find_sweep(sweep, outputs), trial)
     if as_json:
-        print_json({"schema": "sweep.show/1", **record})
+        print_json(document)
     else:
+        record = {key: value for key, value in document.items() if key != "schema"}
         text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True).rstrip()
         out.print(text, markup=False, soft_wrap=True)
 
@@ -186,11 +185,12 @@ def retry(
 
 def ls(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
     """List the sweeps of the outputs folder."""
-    from orchestrator.operations import list_sweeps
+    from orchestrator.documents import sweeps_document
 
-    sweeps = list_sweeps(outputs)
+    document = sweeps_document(outputs)
+    sweeps = document["sweeps"]
     if as_json:
-        print_json({"schema": "sweep.ls/1", "sweeps": sweeps})
+        print_json(document)
         return
     table = Table(box=None, pad_edge=False)
     for name in ("sweep", "standing", "trials", "charged", "D/N", "verdict"):
@@ -201,7 +201,9 @@ def ls(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
             escape(item["name"]),
             item["standing"],
             f"{item['trials']['completed']} of {sum(item['trials'].values())}",
-            f"{format_flops(item['charged_flops'])} of {format_flops(item['budget_flops'])}",
+            f"{format_flops(item['charged_flops'])} of {format_flops(item['budget_flops'])}"
+            if item["budget_flops"]
+            else "",
             f"{ratio:.3g}" if ratio else "",
             item["verdict"] or "",
         )

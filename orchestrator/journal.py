@@ -26,6 +26,8 @@ from orchestrator.state import Event, EventKind, SweepState, fold
 JOURNAL = "journal.jsonl"
 LOCK = ".lock"
 HOLDER = ".lock.holder"
+PATIENCE_S = 0.5
+"""How long the lock is tried for: who asks whether a sweep is running holds it for an instant."""
 DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 """Errors of a disk that takes no more."""
 
@@ -94,7 +96,7 @@ class Journal:
     def _take_lock(self) -> None:
         holder = self.sweep_dir / HOLDER
         try:
-            self._lock.acquire(blocking=False)
+            self._lock.acquire(timeout=PATIENCE_S, poll_interval=0.01)
         except Timeout:
             who = holder.read_text() if holder.exists() else "another process"
             raise StateRefused(
@@ -147,6 +149,35 @@ def read_events(sweep_dir: Path) -> list[Event]:
             )
         )
     return _parse(path)[0]
+
+
+def read_new(sweep_dir: Path, *, offset: int, seq: int) -> tuple[list[Event], int]:
+    """The events behind a place in a journal that grows, and the place behind them.
+
+    Args:
+        sweep_dir: the sweep; without a journal there is nothing new.
+        offset: bytes that were read before, whole lines.
+        seq: number of events in them.
+
+    Raises:
+        StateRefused: when a line but a torn last one is damaged.
+    """
+    path = sweep_dir / JOURNAL
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        *lines, _ = file.read().split(b"\n")
+    events: list[Event] = []
+    for number, line in enumerate(lines, start=1):
+        event = _event(line, seq + len(events))
+        if event is None:
+            if number < len(lines):
+                raise _damaged(path, seq + number)
+            break
+        events.append(event)
+        offset += len(line) + 1
+    return events, offset
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

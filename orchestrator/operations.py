@@ -17,6 +17,7 @@ from orchestrator.errors import BadInput, Fault, StateRefused, nearest
 from orchestrator.executors.base import STOP_FILE
 from orchestrator.journal import JOURNAL, LOCK, Journal, read_events, read_state
 from orchestrator.state import EventKind, SweepState, TrialState, TrialStatus, at_rest
+from orchestrator.submission import SUBMISSION, has_driver, is_submitted
 
 RETRIABLE = (TrialStatus.FAILED, TrialStatus.DIVERGED, TrialStatus.ABANDONED)
 """States that `sweep retry` can undo."""
@@ -24,7 +25,17 @@ RETRIABLE = (TrialStatus.FAILED, TrialStatus.DIVERGED, TrialStatus.ABANDONED)
 
 def list_sweeps(outputs: Path) -> list[dict[str, Any]]:
     """Every sweep of a folder: how far it is, what it cost, what it found."""
-    return [_summary(path.parent) for path in sorted(outputs.glob(f"*/{JOURNAL}"))]
+    found = {path.parent for name in (JOURNAL, SUBMISSION) for path in outputs.glob(f"*/{name}")}
+    return [_summary(folder) for folder in sorted(found)]
+
+
+def standing(sweep_dir: Path, state: SweepState) -> str:
+    """`running`, `starting`, `finished` or `stopped`: what a sweep does at this moment."""
+    if is_running(sweep_dir):
+        return "running"
+    if state.finished:
+        return "finished"
+    return "starting" if has_driver(sweep_dir) else "stopped"
 
 
 def is_running(sweep_dir: Path) -> bool:
@@ -41,6 +52,8 @@ def present_state(sweep_dir: Path) -> SweepState:
 
     A driver that was killed could not write down that its trials stopped with it.
     """
+    if is_submitted(sweep_dir) and not (sweep_dir / JOURNAL).exists():
+        return SweepState()
     alive = is_running(sweep_dir)
     state = read_state(sweep_dir)
     return state if alive else at_rest(state)
@@ -183,10 +196,9 @@ def _summary(sweep_dir: Path) -> dict[str, Any]:
     state = present_state(sweep_dir)
     opened = state.opened or {}
     fit = state.fit or {}
-    resting = "finished" if state.finished else "stopped"
     return {
         "name": sweep_dir.name,
-        "standing": "running" if is_running(sweep_dir) else resting,
+        "standing": standing(sweep_dir, state),
         "trials": state.counts,
         "charged_flops": state.charged_flops,
         "budget_flops": opened.get("budget_flops"),

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from collections import abc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -230,6 +231,6 @@ def parse_units(pairs: list[str]) -> dict[str, float]:
     return found
 
 
-def print_json(document: dict[str, Any]) -> None:
+def print_json(document: abc.Mapping[str, Any]) -> None:
     """Print one JSON document on stdout; non-finite numbers are refused."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")
