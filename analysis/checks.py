@@ -86,7 +86,7 @@ class Facts:
     replicate_freedom: int = 0
     """Degrees of freedom of the seed noise from replicates."""
     noise_sd: float | None = None
-    """Noise sd of ln L that the intervals rest on."""
+    """Noise sd of ln L: among replicates where there are any, else by the residuals."""
     convention_named: bool = True
     """Whether the table says which N it holds."""
     mixed: tuple[str, ...] = ()

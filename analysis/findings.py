@@ -112,7 +112,7 @@ def gather_facts(study: Study, row: OptimumRow | None, outcomes: Mapping[str, Ou
         failed_refits=draws.failed if draws else None,
         basins_disagree=_basins_disagree(study),
         replicate_freedom=study.noise.replicate_freedom,
-        noise_sd=study.noise.sd,
+        noise_sd=study.noise.replicate_sd if study.noise.replicate_freedom else study.noise.sd,
         convention_named=table.convention != UNNAMED_CONVENTION,
         mixed=_mixed(table),
         min_steps=float(table.column("steps").min()) if table.has("steps") else None,

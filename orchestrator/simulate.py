@@ -63,6 +63,8 @@ class Replicate:
     """Trials that were run."""
     charged_flops: float
     """Compute that was charged."""
+    method: str = ""
+    """How the interval was made, in words."""
     failed: tuple[tuple[str, str], ...] = ()
     """Rule and words of every check that made the answer weak or refused it."""
 
@@ -281,6 +283,7 @@ def _said(
         ln_truth=math.log(_ratio_along_runs(law, state, target_flops)),
         trials=state.counts["completed"],
         charged_flops=state.charged_flops,
+        method="" if row is None else row["method"],
         failed=_failed(fit),
     )
 

@@ -332,3 +332,17 @@ def test_runs_of_another_learning_rate_are_no_replicates(isoflop_frame, besirogl
     assert freedom == len(frame)
     assert sd == pytest.approx(np.log(1.004) / np.sqrt(2), rel=1e-6)
     assert replicate_noise(read_rows(pd.concat([frame, other])))[1] == 0
+
+
+def test_noise_said_to_be_measured_on_replicates_is_that_of_the_replicates():
+    law = Surface(E=1.8, A=1.3e6, B=2.2e7, alpha=0.7, beta=0.73, k=0.4)
+    rng = np.random.default_rng(0)
+    N, ratio = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e9, 6), [3.0, 20.0, 150.0]))
+    N, D = np.tile(N, 2), np.tile(N * ratio, 2)
+    L = law.loss(N, D) * np.exp(0.001 * rng.standard_normal(len(N)))
+    table = read_rows(pd.DataFrame({"params": N, "tokens": D, "loss": L}))
+    sd, freedom = replicate_noise(table)
+    found = fit_table(table, resamples=0, detail=False)
+    assert found.fits["chinchilla"].noise_sd > 3 * sd
+    (said,) = [check.message for check in found.checks if check.rule == "R9"]
+    assert f"({freedom} degrees of freedom): {sd:.2%}" in said

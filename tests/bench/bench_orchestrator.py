@@ -97,6 +97,14 @@ def covered(said: Sequence[Replicate]) -> list[bool]:
     return [r.low <= r.ln_truth <= r.high for r in said if r.low is not None and r.high is not None]
 
 
+def made_of(said: Sequence[Replicate]) -> tuple[int, int, int]:
+    """Intervals by what they consist of: noise alone, a wider bootstrap, the spread of the laws."""
+    methods = [r.method for r in said if r.method]
+    laws = sum("form" in method for method in methods)
+    wider = sum("bootstrap" in method and "form" not in method for method in methods)
+    return len(methods) - laws - wider, wider, laws
+
+
 def row(law: str, design: str, said: Sequence[Replicate], seconds: float) -> str:
     """A line of the table."""
     hits = covered(said)
@@ -115,6 +123,7 @@ def row(law: str, design: str, said: Sequence[Replicate], seconds: float) -> str
         f"{np.mean(errors):+.3f}",
         f"{np.mean(hits):.2f} ({sure.low:.2f} to {sure.high:.2f})",
         "/".join(map(str, status)),
+        "/".join(map(str, made_of(said))),
         f"{seconds:.2f}",
     )
     return f"| {' | '.join(cells)} |"
@@ -134,7 +143,9 @@ def designs(count: int) -> None:
     print(
         f"\nsweeps of {MONEY:.0e} FLOPs, noise 0.5 %, {count} worlds of each law\n\n"
         "| law | design | trials | charged | width | 3.92 sd of the error | bias | coverage (95 %) "
-        "| identified/weak/refused | CPU s a sweep |\n" + "|---" * 10 + "|",
+        "| identified/weak/refused | noise/bootstrap/spread of laws | CPU s a sweep |\n"
+        + "|---" * 11
+        + "|",
         flush=True,
     )
     found: dict[str, Mapping[str, Sequence[Replicate]]] = {}
