@@ -29,7 +29,7 @@ from orchestrator.hardware import Machine
 from orchestrator.lattice import size_ladder
 from orchestrator.outcome import Answer, loss_frame
 from orchestrator.plan import Plan, make_plan
-from orchestrator.service import run_sweep
+from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.state import SweepState
 from orchestrator.trial import Hardware
@@ -159,7 +159,12 @@ def simulate(
     for number in range(replicates):
         world = Truth(law=truth, noise_sd=noise_sd, seed=seed + number)
         with tempfile.TemporaryDirectory(prefix="sweep-simulate-") as folder:
-            found.append(_replicate(budget, facts, hardware, plan, world, Path(folder), resamples))
+            outcome = simulated_sweep(
+                budget, facts, hardware, plan, world, Path(folder), resamples=resamples
+            )
+        if outcome.fit is None:  # a signal stopped the simulated sweep as it would a real one
+            raise KeyboardInterrupt
+        found.append(_said(outcome.fit, outcome.state, truth, plan.target_flops))
     return Simulation(
         law=truth,
         target_flops=plan.target_flops,
@@ -232,15 +237,27 @@ def named_law(name: str, plan: Plan) -> Surface:
         ) from None
 
 
-def _replicate(
+def simulated_sweep(
     budget: Budget,
     facts: DataFacts,
     hardware: Hardware,
     plan: Plan,
     world: Truth,
     folder: Path,
+    *,
     resamples: int,
-) -> Replicate:
+) -> Outcome:
+    """One sweep of synthetic trials, through the real loop.
+
+    Args:
+        budget: what would be spent.
+        facts: counts of its data.
+        hardware: what its trials would run on.
+        plan: the budget's plan.
+        world: the truth and the noise.
+        folder: where the sweep may write.
+        resamples: bootstrap refits behind its interval.
+    """
     record = {
         "digest": facts.digest or "",
         "train_tokens": facts.train_tokens,
@@ -248,7 +265,7 @@ def _replicate(
         "source": "synthetic",
         "tokenizer": budget.data.tokenizer,
     }
-    outcome = run_sweep(
+    return run_sweep(
         Setting(
             budget=budget,
             budget_text="",
@@ -265,9 +282,6 @@ def _replicate(
         display=SilentDisplay(),
         answer=Answer(resamples=resamples, interim=False, report=False),
     )
-    if outcome.fit is None:  # a signal stopped the simulated sweep as it would a real one
-        raise KeyboardInterrupt
-    return _said(outcome.fit, outcome.state, world.law, plan.target_flops)
 
 
 def _said(

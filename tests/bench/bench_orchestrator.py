@@ -10,18 +10,28 @@ refused it counts as infinite. The last lines say which of the targets hold.
 from __future__ import annotations
 
 import argparse
+import math
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
 
+from analysis.answer import fit_table
 from analysis.laws import Surface
 from analysis.published import BESIROGLU
+from analysis.table import read_rows
+from orchestrator.advice import Advice, next_runs
 from orchestrator.budget import parse_budget
 from orchestrator.designs.adaptive import prior_law
+from orchestrator.executors.synthetic import Truth
+from orchestrator.outcome import loss_frame
 from orchestrator.plan import make_plan
-from orchestrator.simulate import Replicate, simulate
+from orchestrator.simulate import Replicate, simulate, simulated_sweep
+from orchestrator.state import SweepState
 from orchestrator.throughput import CPU_CORE
 from orchestrator.trial import Hardware
 from trainer.data.facts import DataFacts
@@ -196,6 +206,55 @@ def wrong_centres(count: int) -> None:
                     print(f"  {line}", flush=True)
 
 
+def forecasts(count: int) -> None:
+    """Whether `sweep next` says truly what its runs leave of the interval."""
+    print()
+    for law, truth in LAWS.items():
+        budget = parse_budget(HEAD + f"design: {{{DESIGNS[FOUR]}}}\n")
+        plan = make_plan(budget, FACTS, HARDWARE)
+        said, left = [], []
+        for seed in range(SEED, SEED + count):
+            world = Truth(law=truth, noise_sd=0.005, seed=seed)
+            with tempfile.TemporaryDirectory() as folder:
+                state = simulated_sweep(
+                    budget, FACTS, HARDWARE, plan, world, Path(folder), resamples=0
+                ).state
+            advice = next_runs(state, budget, FACTS, HARDWARE)
+            before = math.log(advice[0].fold_before)
+            said.append(math.log(advice[-1].fold_after) / before)
+            left.append(_width_with(state, advice, world, plan.target_flops) / before)
+        expected, found = np.median(said), np.median(left)
+        verdict(
+            f"{law}: five runs named by `sweep next` leave {found:.2f} of the width, expected "
+            f"{expected:.2f}; their ratio is off by {abs(math.log(found / expected)):.2f}",
+            0.1,
+            abs(math.log(found / expected)) <= 0.1,
+        )
+
+
+def _width_with(
+    state: SweepState, advice: Sequence[Advice], world: Truth, target_flops: float
+) -> float:
+    """Width of the 95 % interval once the advised runs are made too."""
+    noise = np.random.default_rng([world.seed, 1]).standard_normal(len(advice))
+    more = pd.DataFrame(
+        {
+            "trial_id": [f"next-{k}" for k in range(len(advice))],
+            "level": "",
+            "params_matmul": [a.params for a in advice],
+            "tokens": [a.tokens for a in advice],
+            "flops": [a.flops for a in advice],
+            "loss": [float(world.law.loss(a.params, a.tokens)) for a in advice]
+            * np.exp(world.noise_sd * noise),
+            "excluded": "",
+        }
+    )
+    table = read_rows(pd.concat([loss_frame(state), more], ignore_index=True))
+    found = fit_table(table, target_flops=target_flops, detail=False)
+    low, high = found.optimum[0].intervals["0.95"]
+    return math.log(high / low)
+
+
 def verdict(measured: str, asked: float, met: bool, *, least: bool = False) -> None:
     """Print a figure beside what was asked of it."""
     bound = "at least" if least else "at most"
@@ -212,6 +271,7 @@ def main() -> None:
         planning()
     designs(options.worlds)
     wrong_centres(max(2, options.worlds // 4))
+    forecasts(max(2, options.worlds // 4))
 
 
 if __name__ == "__main__":
