@@ -136,6 +136,16 @@ def _trunks_differ(trials: Sequence[Trial]) -> bool:
     )
 
 
+def overrun(cost: float, ceiling: float) -> str:
+    """What to say of a plan that costs more than may be charged, FLOPs; empty when it does not."""
+    if cost <= ceiling:
+        return ""
+    return (
+        f"the plan costs {format_flops(cost)} FLOPs, more than the budget of "
+        f"{format_flops(ceiling)}: the last trials will not be started"
+    )
+
+
 def warn(
     budget: Budget,
     facts: DataFacts,
@@ -173,12 +183,9 @@ def warn(
         notes.add(
             f"{len(levels)} level(s) cannot show how the ratio changes with compute: use 3 or more"
         )
-    cost = sum(trial.cost_flops for trial in trials)
-    if cost > ceiling:
-        notes.add(
-            f"the plan costs {format_flops(cost)} FLOPs, more than the budget of "
-            f"{format_flops(ceiling)}: the last trials will not be started"
-        )
+    over = overrun(sum(trial.cost_flops for trial in trials), ceiling)
+    if over:
+        notes.add(over)
     asked = int(budget.data.validation_tokens)
     if asked > facts.validation_tokens:
         notes.add(

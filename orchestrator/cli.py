@@ -218,8 +218,8 @@ def plan(
         return
     from orchestrator.views import before_lines, print_plan
 
-    print_plan(out, quotation.plan, quotation.hardware.throughput)
-    for line in before_lines(quotation.before, len(quotation.plan.trials)):
+    print_plan(out, quotation.due, quotation.hardware.throughput)
+    for line in before_lines(quotation.before):
         out.print(escape(line), soft_wrap=True)
     if expected is not None:
         out.print(

@@ -7,11 +7,11 @@ plan can be printed before anything runs and rebuilt after a crash.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.advisories import refuse_hopeless, refuse_narrow, warn
+from orchestrator.advisories import overrun, refuse_hopeless, refuse_narrow, warn
 from orchestrator.budget import Budget
 from orchestrator.ceiling import ceiling_of
 from orchestrator.designs.base import Measurement
@@ -60,6 +60,8 @@ class Plan:
     """What the design may not plan with: the check of the recipe, and the run that validates."""
     warnings: tuple[str, ...] = ()
     """What a person should know before saying yes."""
+    paid: frozenset[str] = frozenset()
+    """Trials that an earlier sweep has paid for, by id: they are not trained again."""
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -70,6 +72,11 @@ class Plan:
     def cost_flops(self) -> float:
         """Compute of all trials with their evaluation, FLOPs."""
         return sum(trial.cost_flops for trial in self.trials)
+
+    @property
+    def due_flops(self) -> float:
+        """Compute of the trials that nobody has paid for yet, FLOPs."""
+        return sum(trial.cost_flops for trial in self.trials if trial.trial_id not in self.paid)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, schema `sweep.plan/1`."""
@@ -154,6 +161,33 @@ def make_plan(
         aside_flops=aside,
         warnings=tuple(notes.lines),
     )
+
+
+def settle(plan: Plan, paid: Collection[str]) -> Plan:
+    """A plan some of whose trials are paid for: duration, price and warnings are of the rest.
+
+    Args:
+        plan: the plan as if nothing had been trained.
+        paid: ids of its trials that have a result.
+    """
+    known = frozenset(paid)
+    levels = [
+        dataclasses.replace(level, trials=tuple(t for t in level.trials if t.trial_id not in known))
+        for level in plan.levels
+    ]
+    hours = slot_s(levels) / 3600
+    spendable = plan.budget_flops - plan.tuning_flops - plan.aside_flops
+    before = overrun(plan.cost_flops, spendable)
+    settled = dataclasses.replace(
+        plan,
+        paid=known,
+        estimated_s=duration_s(levels, plan.slots),
+        slot_hours=hours,
+        price=None if plan.price is None else plan.price / plan.slot_hours * hours,
+    )
+    now = overrun(settled.due_flops, spendable)
+    warnings = tuple(now if line == before else line for line in plan.warnings)
+    return dataclasses.replace(settled, warnings=tuple(filter(None, warnings)))
 
 
 def _disk_bytes(levels: Sequence[Level], facts: DataFacts) -> float:

@@ -44,6 +44,12 @@ class Before:
         }
 
 
+def cached(outputs: Path, plan: Plan) -> tuple[Trial, ...]:
+    """Trials of a plan that any sweep of an outputs folder has paid for."""
+    known = [trial for trial in plan.trials if trial.config.data_digest]
+    return tuple(trial for trial in known if paid_for(outputs, trial.trial_id))
+
+
 def compare(outputs: Path, budget: Budget, plan: Plan) -> Before:
     """A plan against the results in the outputs folder and against its last version.
 
@@ -52,10 +58,10 @@ def compare(outputs: Path, budget: Budget, plan: Plan) -> Before:
         budget: what the plan was made from.
         plan: the plan.
     """
-    cached = tuple(t for t in plan.trials if t.config.data_digest and paid_for(outputs, t.trial_id))
+    found = cached(outputs, plan)
     path = outputs / PLANS / f"{budget.name}.json"
     if not path.exists():
-        return Before(cached=cached, changes=(), consequences=())
+        return Before(cached=found, changes=(), consequences=())
     last = json.loads(path.read_text())
     now = _record(budget, plan)
     changes = changed_keys(last["science"], now["science"])
@@ -72,7 +78,7 @@ def compare(outputs: Path, budget: Budget, plan: Plan) -> Before:
     kept = set(last["points"]) & set(now["points"])
     if last["points"] != now["points"]:
         lines.append(f"{len(kept)} of the {len(last['points'])} runs planned before are kept")
-    return Before(cached=cached, changes=tuple(changes), consequences=tuple(lines))
+    return Before(cached=found, changes=tuple(changes), consequences=tuple(lines))
 
 
 def keep(outputs: Path, budget: Budget, plan: Plan) -> None:

@@ -14,7 +14,7 @@ from orchestrator.errors import BadInput
 from orchestrator.hardware import detect, hardware_for
 from orchestrator.model_sizes import with_model_sizes
 from orchestrator.opening import tuning_flops
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import Plan, make_plan, settle
 from orchestrator.plan_record import Before, compare
 from orchestrator.recipe_file import with_files
 from orchestrator.trial import Hardware
@@ -34,13 +34,18 @@ class Quotation:
     hardware: Hardware
     """What its trials would run on."""
     plan: Plan
-    """Every trial."""
+    """Every trial, as if nothing had been trained."""
     before: Before
     """What of it is paid for, and what changed since the last plan."""
 
+    @property
+    def due(self) -> Plan:
+        """The plan with duration, price and warnings of what nobody has paid for yet."""
+        return settle(self.plan, [trial.trial_id for trial in self.before.cached])
+
     def to_dict(self) -> dict[str, Any]:
         """As `sweep plan --json` prints it, schema `sweep.plan/1`."""
-        return {**self.plan.to_dict(), **self.before.to_dict(), "expected": None}
+        return {**self.due.to_dict(), **self.before.to_dict(), "expected": None}
 
     def expected(self) -> dict[str, Any]:
         """The interval that it is expected to buy, as it is and with the adaptive design."""

@@ -21,7 +21,8 @@ from orchestrator.hardware import Machine, detect, hardware_for
 from orchestrator.journal import JOURNAL, read_state
 from orchestrator.model_sizes import with_model_sizes
 from orchestrator.opening import TUNING_FOLDER, tuning_flops
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import Plan, make_plan, settle
+from orchestrator.plan_record import cached
 from orchestrator.preflight import ask, settle_precision
 from orchestrator.recipe_file import with_files
 from orchestrator.service import Outcome, run_sweep
@@ -137,6 +138,8 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
     setting, begun = prepared.setting, prepared.begun
     budget, plan, hardware = setting.budget, setting.plan, setting.hardware
     sweep_dir, outputs, machine = setting.sweep_dir, setting.outputs, setting.machine
+    if not begun:
+        plan = settle(plan, [trial.trial_id for trial in cached(outputs, plan)])
     if request.ask and not begun:
         print_plan(console, plan, hardware.throughput)
         if console.input("\nRun it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
@@ -213,7 +216,7 @@ def quote_of(plan: Plan) -> Quote:
     """What a plan promised."""
     return Quote(
         budget_flops=plan.budget_flops,
-        flops=plan.cost_flops,
+        flops=plan.due_flops,
         seconds=plan.estimated_s,
         slots=plan.slots,
     )

@@ -133,14 +133,9 @@ def _labelled(rows: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-def before_lines(before: Before, trials: int) -> list[str]:
-    """What of a plan is paid for already, and what changed since the last one."""
+def before_lines(before: Before) -> list[str]:
+    """What changed since the last plan of the name."""
     lines = []
-    if before.cached:
-        lines.append(
-            f"{len(before.cached)} of {trials} trials are paid for by earlier sweeps: "
-            f"{format_flops(before.cached_flops)} FLOPs will not be charged again"
-        )
     if before.changes:
         lines.append("changed since the last plan of this name:")
         lines += [f"  {line}" for line in before.changes]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from orchestrator.plan import settle
 from orchestrator.plan_record import compare, keep
 from orchestrator.setting import Setting
 from trainer.result import RunResult, RunStatus
@@ -42,3 +45,21 @@ def test_a_plan_counts_the_runs_that_any_sweep_has_paid_for(
     before = compare(setting.outputs, setting.budget, setting.plan)
     assert before.to_dict()["cached"] == [trials[0].trial_id]
     assert before.cached_flops == trials[0].cost_flops
+
+
+def test_what_is_paid_for_counts_neither_as_time_nor_against_the_budget(
+    make_setting: Callable[..., Setting],
+) -> None:
+    text = make_setting().budget_text
+    setting = make_setting(text.replace("flops: 8e12", "flops: 7e12"))
+    plan = setting.plan
+    assert any("last trials will not be started" in line for line in plan.warnings)
+    dearest = [t for t in plan.trials if t.level == 3][:2]
+    left = settle(plan, [t.trial_id for t in dearest])
+    assert not any("last trials will not be started" in line for line in left.warnings)
+    due = plan.cost_flops - sum(t.cost_flops for t in dearest)
+    assert left.due_flops == pytest.approx(due)
+    assert left.estimated_s < plan.estimated_s
+    assert left.slot_hours < plan.slot_hours
+    assert [t.trial_id for t in left.trials] == [t.trial_id for t in plan.trials]
+    assert settle(plan, []) == plan
