@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fit_report import FitReport
+from analysis.cost import read_cost
 from analysis.table import UNNAMED_CONVENTION, LossTable
 
 
@@ -30,22 +30,22 @@ class Item:
 
 
 def fill_checklist(
-    report: FitReport, table: LossTable, metadata: Mapping[str, Any] | None = None
+    fit: Mapping[str, Any], table: LossTable, metadata: Mapping[str, Any] | None = None
 ) -> tuple[Item, ...]:
     """The checklist with every answer that the records hold.
 
     Args:
-        report: the fit.
+        fit: `fit.json` (schema sweep.fit/1).
         table: its table.
         metadata: what only the sweep knows, by key: `data`, `tokenizer`, `schedule`, `recipe`,
             `code`, `evaluation`, `checkpoints`, `flops_rule`.
     """
     known = {k: str(v) for k, v in (metadata or {}).items() if v not in (None, "")}
     return (
-        *_hypothesis(report),
-        *_training(report, table, known),
+        *_hypothesis(fit),
+        *_training(fit, table, known),
         *_collection(table, known),
-        *_fitting(report, table),
+        *_fitting(fit, table),
     )
 
 
@@ -53,29 +53,34 @@ def _item(heading: str, question: str, answer: str | None) -> Item:
     return Item(heading=heading, question=question, answer=answer)
 
 
-def _hypothesis(report: FitReport) -> tuple[Item, ...]:
+def _hypothesis(fit: Mapping[str, Any]) -> tuple[Item, ...]:
     heading = "hypothesis"
-    forms = ", ".join(f"{n} ({fit.n_free} parameters)" for n, fit in report.fits.items()) or None
-    scores = report.detail.get("selection") or {}
-    how = scores.get("method")
+    selection = fit.get("selection") or {}
+    free = {score["name"]: score["n_params"] for score in selection.get("laws") or ()}
+    names = [
+        f"{name} ({free[name]} parameters)" if name in free else name
+        for name in fit.get("laws") or ()
+    ]
     return (
-        _item(heading, "form of the law", forms),
+        _item(heading, "form of the law", ", ".join(names) or None),
         _item(heading, "variables", "N (parameters), D (tokens), L (loss)"),
-        _item(heading, "how the form was chosen", how),
+        _item(heading, "how the form was chosen", selection.get("method")),
     )
 
 
-def _training(report: FitReport, table: LossTable, known: Mapping[str, str]) -> tuple[Item, ...]:
+def _training(
+    fit: Mapping[str, Any], table: LossTable, known: Mapping[str, str]
+) -> tuple[Item, ...]:
     heading = "training setup"
-    sizes = None
+    sizes = cost = None
     if table.n_points:
         N = table.params
         sizes = f"{len(np.unique(N))} from {N.min():.3g} to {N.max():.3g}"
-    convention = None if report.convention == UNNAMED_CONVENTION else report.convention
+        six = read_cost(N, table.tokens, table.flops).is_six_n
+        cost = "C = 6 N D" if six else "FLOPs of each run as the table gives them"
+    named = fit.get("convention")
+    convention = None if named in (None, UNNAMED_CONVENTION) else str(named)
     repeated = f"at most {table.column('epochs').max():.2g}" if table.has("epochs") else None
-    cost = None
-    if report.cost is not None:
-        cost = "C = 6 N D" if report.cost.is_six_n else "FLOPs of each run as the table gives them"
     return (
         _item(heading, "number of models", str(table.n_points)),
         _item(heading, "model sizes", sizes),
@@ -101,29 +106,30 @@ def _collection(table: LossTable, known: Mapping[str, str]) -> tuple[Item, ...]:
     )
 
 
-def _fitting(report: FitReport, table: LossTable) -> tuple[Item, ...]:
+def _fitting(fit: Mapping[str, Any], table: LossTable) -> tuple[Item, ...]:
     heading = "fitting"
-    fit = report.fits.get(report.headline_law or "chinchilla")
-    objective = starts = goodness = None
-    if fit is not None:
-        width = fit.huber_delta
+    law = (fit.get("laws") or {}).get(fit.get("headline_law") or "chinchilla") or {}
+    objective = starts = goodness = interval = None
+    if "huber_delta" in law:
+        width = law["huber_delta"]
         objective = (
             "least squares in ln L"
-            if width == float("inf")
+            if width in (None, float("inf"))
             else f"sum of Huber({width:.3g}) in ln L"
         )
+    if certificate := law.get("certificate"):
         starts = (
-            f"{fit.certificate.starts} starts from a variable-projection grid, "
-            f"{fit.certificate.agreeing} at the same minimum"
+            f"{certificate['starts']} starts from a variable-projection grid, "
+            f"{certificate['agreeing']} at the same minimum"
         )
-        goodness = f"residual sd {fit.noise_sd:.2%} of the loss"
-    tests = {t["test"]: t["message"] for t in report.detail.get("validation") or ()}
-    row = report.optimum[0] if report.optimum else None
-    interval = None
-    if row is not None:
+    if law.get("noise_sd") is not None:
+        goodness = f"residual sd {law['noise_sd']:.2%} of the loss"
+    tests = {t["test"]: t["message"] for t in fit.get("validation") or ()}
+    best = next(iter(fit.get("optimum") or ()), None)
+    if best and best.get("interval"):
+        low, high = best["interval"]
         interval = (
-            f"D/N {row.interval.low:.3g} to {row.interval.high:.3g} at "
-            f"{row.interval.confidence:.0%} ({row.interval.method})"
+            f"D/N {low:.3g} to {high:.3g} at {best['confidence']:.0%} ({best.get('method', '')})"
         )
     return (
         _item(heading, "objective", objective),

@@ -17,10 +17,27 @@ from analysis.answer import fit_table
 from analysis.fit_report import FitReport
 from analysis.predict import predict_loss
 from analysis.priors import Prior
+from analysis.record import finite
 from analysis.table import LossTable
 
 _DEAREST_SHARE = 0.8
 """Without levels: runs dearer than this quantile of compute are the top."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutRun:
+    """One run of the dearest level: its loss, and the one that the cheaper runs forecast."""
+
+    params: float
+    """N."""
+    tokens: float
+    """D."""
+    loss: float
+    """Measured loss."""
+    forecast: float
+    """Loss forecast."""
+    prediction_interval: tuple[float, float]
+    """Of that forecast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +68,8 @@ class TopForecast:
     """Of that ratio."""
     measured_tokens_per_parameter: float
     """D/N at the level's own parabola's minimum; NaN when it has no interior one."""
+    runs: tuple[HeldOutRun, ...] = ()
+    """The runs held out, one by one; empty without a law."""
 
     @property
     def message(self) -> str:
@@ -129,6 +148,7 @@ def forecast_top(
     )
     name = next((n for n in (cheaper.headline_law, law, "chinchilla") if n in cheaper.fits), None)
     rms = bias = inside = float("nan")
+    runs: tuple[HeldOutRun, ...] = ()
     if name is not None:
         found = [
             predict_loss(cheaper.fits[name], float(N), float(D), confidence=confidence)
@@ -139,6 +159,18 @@ def forecast_top(
         low, high = np.array([f.prediction_interval for f in found]).T
         rms, bias = float(np.sqrt(np.mean(error**2))), float(error.mean())
         inside = float(np.mean((low <= loss) & (loss <= high)))
+        runs = tuple(
+            HeldOutRun(
+                params=float(N),
+                tokens=float(D),
+                loss=float(measured),
+                forecast=f.loss,
+                prediction_interval=(f.prediction_interval[0], f.prediction_interval[1]),
+            )
+            for N, D, measured, f in zip(
+                table.params[top], table.tokens[top], loss, found, strict=True
+            )
+        )
     row = cheaper.optimum[0] if cheaper.optimum else None
     own = next((f for f in report.isoflop if f.level == label and f.accepted), None)
     return TopForecast(
@@ -154,7 +186,32 @@ def forecast_top(
         tokens_per_parameter=row.tokens / row.params if row else float("nan"),
         interval=(row.interval.low, row.interval.high) if row else None,
         measured_tokens_per_parameter=own.tokens_per_parameter if own else float("nan"),
+        runs=runs,
     )
+
+
+def holdout_section(
+    table: LossTable, report: FitReport, *, resamples: int, confidence: float = 0.9
+) -> dict[str, Any]:
+    """`holdout` of `fit.json` as the key of a section; empty where nothing can be held out.
+
+    Args:
+        table: the runs.
+        report: of `fit_table` on all of them.
+        resamples: as for `forecast_top`.
+        confidence: as for `forecast_top`.
+    """
+    try:
+        found = forecast_top(
+            table,
+            report,
+            convention=report.convention,
+            resamples=resamples,
+            confidence=confidence,
+        )
+    except ValueError:
+        return {}
+    return {"holdout": finite(found.to_dict())}
 
 
 def _top(table: LossTable) -> tuple[np.ndarray, str]:

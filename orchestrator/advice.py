@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from analysis.answer import fit_table
 from analysis.cost import SIX_N
 from analysis.doe import choose_runs, make_design
 from analysis.laws import FloatArray
+from analysis.report import NextRun
 from analysis.table import read_rows
 from orchestrator.budget import Budget
 from orchestrator.collect import progress
@@ -40,8 +41,8 @@ class Advice:
     """D."""
     flops: float
     """What it would charge, FLOPs."""
-    hours: float
-    """Expected hours of one slot."""
+    hours: float | None
+    """Expected hours of one slot; None where no hardware was named."""
     sd_before: float
     """Expected sd of ln(D/N) at the target before it, by the law that answers."""
     sd_after: float
@@ -73,7 +74,12 @@ class Advice:
 
 
 def next_runs(
-    state: SweepState, budget: Budget, facts: DataFacts, hardware: Hardware, *, count: int = 5
+    state: SweepState,
+    budget: Budget,
+    facts: DataFacts,
+    hardware: Hardware | None = None,
+    *,
+    count: int = 5,
 ) -> tuple[Advice, ...]:
     """The runs that are expected to shrink the interval most per FLOP, best first.
 
@@ -81,7 +87,7 @@ def next_runs(
         state: the sweep so far, whatever its design.
         budget: its budget.
         facts: counts of its data.
-        hardware: what its trials run on.
+        hardware: what its trials run on; without it no hours are said.
         count: number of runs.
 
     Raises:
@@ -132,13 +138,42 @@ def next_runs(
             params=round(float(runs.N[index])),
             tokens=round(float(runs.D[index])),
             flops=float(runs.price[index]),
-            hours=float(runs.price[index]) / hardware.throughput.flops_per_s / 3600,
+            hours=float(runs.price[index]) / hardware.throughput.flops_per_s / 3600
+            if hardware
+            else None,
             sd_before=sds[number],
             sd_after=sds[number + 1],
             fold_before=folds[number],
             fold_after=folds[number + 1],
         )
         for number, index in enumerate(chosen)
+    )
+
+
+def worth_making(state: SweepState, budget: Budget) -> tuple[NextRun, ...]:
+    """The three best next runs as a report names them, from the journal alone.
+
+    None for models of other code, whose sizes are not here, for journals that lack a count of the
+    data, and where the finished runs are too few for a belief: the rules say what to add.
+    """
+    data = (state.opened or {})["data"]
+    counts = {field.name for field in fields(DataFacts)} - {"exact"}
+    if not budget.model.is_preset or not counts <= set(data):
+        return ()
+    facts = DataFacts(exact=True, **{name: data[name] for name in counts})
+    try:
+        found = next_runs(state, budget, facts, count=3)
+    except (StateRefused, ValueError, ArithmeticError):
+        return ()
+    return tuple(
+        NextRun(
+            params=run.params,
+            tokens=run.tokens,
+            flops=run.flops,
+            fold_before=run.fold_before,
+            fold_after=run.fold_after,
+        )
+        for run in found
     )
 
 

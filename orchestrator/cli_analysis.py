@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,20 @@ from orchestrator.units import parse_count, parse_flops
 
 if TYPE_CHECKING:
     from analysis.priors import Prior
+
+
+class Format(StrEnum):
+    """Formats of a report, by their keys in `analysis.report.folder.FORMATS`."""
+
+    HTML = "html"
+    PDF = "pdf"
+    MARKDOWN = "md"
+    NOTEBOOK = "ipynb"
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+    LATEX = "tex"
+    BIBTEX = "bib"
 
 
 def register(app: typer.Typer) -> None:
@@ -129,10 +144,14 @@ def report(
         Path | None,
         typer.Option("--out", help="Of a table: the folder to write; default: NAME-report."),
     ] = None,
+    wanted: Annotated[
+        Format, typer.Option("--format", help="Print the path of this one; all are written.")
+    ] = Format.HTML,
     outputs: Outputs = Path("outputs"),
     as_json: AsJson = False,
 ) -> None:
     """Write a sweep's report again from its journal, or the report of a table."""
+    from analysis.report.folder import FORMATS
     from orchestrator.fitting import report_sweep, report_table
 
     source = _find(sweep, outputs)
@@ -140,10 +159,11 @@ def report(
         path = report_sweep(source)
     else:
         path = report_table(source, folder or source.with_name(f"{source.stem}-report"))
+    files = {name: str(path.with_name(file)) for name, file in FORMATS.items()}
     if as_json:
-        print_json({"schema": "sweep.report/1", "report": str(path)})
+        print_json({"schema": "sweep.report/1", "report": str(path), "files": files})
     else:
-        out.print(str(path), soft_wrap=True)
+        out.print(files[wanted.value], markup=False, soft_wrap=True)
 
 
 def plot(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:

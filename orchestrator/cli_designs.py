@@ -120,7 +120,7 @@ def next_run(
         out.print(
             f"N = {format_count(advice.params)}, D = {format_count(advice.tokens)} "
             f"({row['tokens_per_parameter']:.3g} tokens per parameter), {advice.flops:.3g} FLOPs, "
-            f"about {format_duration(advice.hours * 3600)}: 95 % range of D/N "
+            f"about {format_duration((advice.hours or 0.0) * 3600)}: 95 % range of D/N "
             f"{row['fold_95_before']:.3g}-fold -> {row['fold_95_after']:.3g}-fold",
             soft_wrap=True,
         )

@@ -215,14 +215,14 @@ def sync(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson =
     from orchestrator.journal import read_state
     from orchestrator.operations import frozen_budget
     from orchestrator.session import open_projection
+    from orchestrator.tracking.note import sweep_note
 
     folder = find_sweep(sweep, outputs)
     budget, _, _ = frozen_budget(folder)
     state = read_state(folder)
     projection = open_projection(budget, folder.parent, folder)
     if state.finished and state.fit is not None:
-        note = f"**{state.fit['status']}**: {state.fit['message']}"
-        projection.finish(state, note=note, report=folder / "report")
+        projection.finish(state, note=sweep_note(state), report=folder / "report")
     else:
         projection.sync(state)
     runs = sum(bool(trial.attempts or trial.result) for trial in state.trials.values())

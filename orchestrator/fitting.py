@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from analysis.answer import fit_table
 from analysis.curves import Curves
-from analysis.holdout import forecast_top
+from analysis.holdout import forecast_top, holdout_section
 from analysis.priors import Prior
 from analysis.record import finite
 from analysis.report import ReportFolderError, write_report
 from analysis.table import LossTable
+from orchestrator.advice import worth_making
 from orchestrator.budget import parse_budget
 from orchestrator.errors import BadInput, Fault
 from orchestrator.journal import read_state
 from orchestrator.measurements import read_loss_table, read_measurements
-from orchestrator.outcome import RESAMPLES, fit_losses, write_outcome
+from orchestrator.outcome import RESAMPLES, fit_losses, how_far, write_outcome
+from orchestrator.recipe_file import with_files
+from orchestrator.state import SweepState, TrialStatus
 
 
 def fit_any_table(
@@ -139,7 +143,26 @@ def report_sweep(sweep_dir: Path) -> Path:
     state = read_state(sweep_dir)
     file = sweep_dir / "budget.yaml"
     budget = parse_budget(file.read_text(), file=str(file))
-    return write_outcome(state, sweep_dir, budget, fit_losses(state, sweep_dir=sweep_dir))
+    assert state.opened is not None
+    budget = with_files(budget, Path(state.opened["base"]))
+    fit = fit_losses(state, sweep_dir=sweep_dir)
+    return write_outcome(
+        state,
+        sweep_dir,
+        budget,
+        fit,
+        next_runs=worth_making(state, budget),
+        unfinished=_unfinished(state, sweep_dir),
+    )
+
+
+def _unfinished(state: SweepState, sweep_dir: Path) -> str:
+    """What the report of a sweep that can go on says on top; '' of one that is over."""
+    if state.finished or state.counts[TrialStatus.UNAFFORDABLE]:
+        return ""
+    plan = json.loads((sweep_dir / "plan.json").read_text())
+    planned = sum(len(level["trials"]) for level in plan["levels"])
+    return f"This sweep is not over: {how_far(state, planned)}"
 
 
 def report_table(path: Path, folder: Path) -> Path:
@@ -149,7 +172,8 @@ def report_table(path: Path, folder: Path) -> Path:
         BadInput: with every fault of the table, or when the folder holds something else.
     """
     table = read_loss_table(path)
-    fit = fit_table(table, resamples=RESAMPLES).to_dict()
+    found = fit_table(table, resamples=RESAMPLES)
+    fit = {**found.to_dict(), **holdout_section(table, found, resamples=RESAMPLES)}
     return _write_report(folder, fit, table)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.advice import worth_making
 from orchestrator.background import BackgroundProjection
 from orchestrator.collect import progress
 from orchestrator.designs.base import Designer
@@ -21,6 +22,7 @@ from orchestrator.display import Display
 from orchestrator.errors import Exit
 from orchestrator.executors.base import STOP_FILE, Executor
 from orchestrator.hardware import remember
+from orchestrator.interim import InterimReport
 from orchestrator.journal import DISK_REFUSES, Journal, disk_refuses
 from orchestrator.opening import open_sweep
 from orchestrator.outcome import (
@@ -30,6 +32,7 @@ from orchestrator.outcome import (
     fit_losses,
     write_losses,
     write_outcome,
+    write_page,
 )
 from orchestrator.preflight import Ask, admit
 from orchestrator.rounds import design_of, plan_round
@@ -37,6 +40,7 @@ from orchestrator.setting import Setting
 from orchestrator.stacks import settle_stacks
 from orchestrator.state import EventKind, LevelState, Purpose, SweepState, TrialStatus
 from orchestrator.stopping import Stop
+from orchestrator.tracking.note import sweep_note
 from orchestrator.trial import Trial, added_record
 from orchestrator.trial_files import steps_executed
 from orchestrator.trial_runner import TrialRunner
@@ -135,6 +139,7 @@ class _Sweep:
         self._append = self._runner.append
         self._given_up: set[str] = set()
         self._unfitted: set[int] = set()
+        self._interim = InterimReport(self._write_page)
 
     @property
     def _state(self) -> SweepState:
@@ -156,6 +161,7 @@ class _Sweep:
                 return self._interrupted()
             return self._finish()
         finally:
+            self._interim.close()
             self._display.close()
             if self._tracker is not None:
                 self._tracker.show(self._state)
@@ -178,8 +184,14 @@ class _Sweep:
             self._begin(level, design)
         more = not self._state.precise
         while not self._stop.asked:
+            if self._setting.budget.target.precision is not None:
+                # Whether a further round is opened at all rests on the fit.
+                self._fit_rounds_over()
+                more = more and not self._precise()
             while more and self._may_open(len(self._state.levels) + 1, design):
                 more = self._open_round(design)
+            # The next round is at work while this one is looked at.
+            self._fit_rounds_over()
             self._retry_unpaid()
             if not self._runner.in_flight:
                 if self._runner.unpaid:
@@ -188,8 +200,6 @@ class _Sweep:
                 if not more:
                     return
             self._runner.watch()
-            self._fit_rounds_over()
-            more = more and not self._precise()
         self._runner.watch()
 
     def _verify(self) -> None:
@@ -361,6 +371,19 @@ class _Sweep:
         self._unfitted -= over
         fit = fit_losses(self._state, resamples=self._answer.resamples, detail=False)
         self._append(EventKind.SWEEP_FITTED, **_summary(fit))
+        if self._answer.report and self._answer.interim and self._runner.in_flight:
+            self._interim.offer(self._state, fit)
+
+    def _write(self, fit: Mapping[str, Any]) -> Path:
+        """The table, the fit and the whole report."""
+        setting = self._setting
+        runs = worth_making(self._state, setting.budget)
+        return write_outcome(self._state, setting.sweep_dir, setting.budget, fit, next_runs=runs)
+
+    def _write_page(self, state: SweepState, fit: Mapping[str, Any]) -> None:
+        """The report of a sweep that is still running; called in a thread of its own."""
+        setting = self._setting
+        write_page(state, setting.sweep_dir, setting.budget, fit, planned=len(setting.plan.trials))
 
     @property
     def _has_ended_trials(self) -> bool:
@@ -379,6 +402,7 @@ class _Sweep:
                 trained=self._runner.trained,
             )
         self._display.note("Fitting and writing the report ...")
+        self._interim.close()
         fit = fit_losses(
             self._state,
             resamples=self._answer.resamples,
@@ -388,12 +412,12 @@ class _Sweep:
         self._append(EventKind.SWEEP_FITTED, **_summary(fit))
         report = None
         if self._answer.report:
-            report = write_outcome(self._state, setting.sweep_dir, setting.budget, fit)
+            report = self._write(fit)
             remember(setting.outputs, setting.hardware.throughput, self._state.trials.values())
         code = _exit_code(self._state, fit)
         if code is not Exit.BUDGET_SPENT:
             self._append(EventKind.SWEEP_FINISHED, exit_code=int(code))
-        trouble = self._project(fit, report)
+        trouble = self._project(report)
         return Outcome(
             exit_code=code,
             state=self._state,
@@ -403,11 +427,11 @@ class _Sweep:
             tracker_trouble=trouble,
         )
 
-    def _project(self, fit: Mapping[str, Any], report: Path | None) -> str:
+    def _project(self, report: Path | None) -> str:
         """Hand everything to MLflow; an absent tracker is a note, not an error."""
         if self._tracker is None or report is None:
             return ""
-        note = f"**{fit['status']}**: {fit['message']}"
+        note = sweep_note(self._state)
         self._tracker.conclude(self._state, note=note, report=report.parent)
         self._tracker.stop(TRACKER_GRACE_S)
         return self._tracker.trouble
@@ -435,7 +459,7 @@ class _Sweep:
             fit = fit_losses(
                 self._state, resamples=self._answer.resamples, sweep_dir=setting.sweep_dir
             )
-            report = write_outcome(self._state, setting.sweep_dir, setting.budget, fit)
+            report = self._write(fit)
         return Outcome(
             exit_code=_exit_code(self._state, fit),
             state=self._state,

@@ -261,3 +261,62 @@ def published_table(evidence: Evidence) -> Table | None:
         rows=tuple(rows),
         text_columns=(0, wide, wide + 1),
     )
+
+
+_METHOD_WORDS = {
+    "delta": "delta method: curvature of the fit at its minimum",
+    "pairs bootstrap": "bootstrap of runs",
+    "cluster bootstrap": "bootstrap of runs, those that share training kept together",
+    "residual bootstrap": "bootstrap of residuals",
+    "wild bootstrap": "bootstrap of residuals with random signs",
+    "wild cluster bootstrap": "bootstrap with random signs, runs that share training together",
+}
+
+
+def interval_table(evidence: Evidence) -> Table | None:
+    """The interval of the ratio by every route; None when refused or not computed."""
+    found = evidence.fit.get("uncertainty") or {}
+    best = evidence.answer
+    if best is None or not found.get("methods"):
+        return None
+    share = confidence(found.get("confidence", best.confidence))
+    rows = [
+        (
+            _METHOD_WORDS.get(m["method"], m["method"]),
+            share,
+            interval(m["interval"]),
+            significant(m.get("sd_ln_ratio"), 3),
+        )
+        for m in found["methods"]
+    ]
+    profile = evidence.fit.get("profile") or {}
+    if profile.get("interval"):
+        ends = interval(profile["interval"]) + (", open" if profile.get("open") else "")
+        rows.append(
+            ("profile likelihood (the picture)", confidence(profile["confidence"]), ends, MISSING)
+        )
+    form = evidence.fit.get("model_form") or {}
+    if form.get("interval"):
+        rows.append(
+            (
+                "with the choice of law and of counting added",
+                confidence(form["confidence"]),
+                interval(form["interval"]),
+                significant(
+                    math.hypot(*(form[f"sd_ln_ratio_{n}"] for n in ("own", "form", "counting"))), 3
+                ),
+            )
+        )
+    rows.append(
+        (
+            "the headline above",
+            confidence(best.confidence),
+            interval((best.low, best.high)),
+            MISSING,
+        )
+    )
+    return Table(
+        caption=f"Interval of D/N at {power(best.flops)} FLOPs, by every route",
+        headings=("Route", "Confidence", "D/N", "sd of ln(D/N)"),
+        rows=tuple(rows),
+    )

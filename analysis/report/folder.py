@@ -1,9 +1,9 @@
 """The report as a folder: written beside its place, then swapped in whole.
 
-The folder holds `report.html` (one file, no network, no script), `report.md`, `fit.json`,
-`losses.csv`, `table.tex`, `references.bib` and `figures/` with each picture as PNG and SVG and the
-numbers behind it as CSV. The same input gives the same bytes. The folder is replaced whole: a
-reader sees the old report or the new one, never a part.
+The folder holds `report.html` (one file, no network), `report.pdf`, `report.md`, `report.ipynb`,
+`fit.json`, `losses.csv`, `losses.parquet`, `table.tex`, `references.bib` and `figures/` with each
+picture as PNG and SVG and the numbers behind it as CSV. The same input gives the same bytes. The
+folder is replaced whole: a reader sees the old report or the new one, never a part.
 """
 
 from __future__ import annotations
@@ -19,7 +19,19 @@ from typing import Any
 from analysis.report.sweep_facts import CurvePoint, SweepFacts
 from analysis.table import LossTable
 
-_FILES = {"report.html", "report.md", "fit.json", "losses.csv", "table.tex", "references.bib"}
+FORMATS = {
+    "html": "report.html",
+    "pdf": "report.pdf",
+    "md": "report.md",
+    "ipynb": "report.ipynb",
+    "json": "fit.json",
+    "csv": "losses.csv",
+    "parquet": "losses.parquet",
+    "tex": "table.tex",
+    "bib": "references.bib",
+}
+"""File of each format."""
+_FILES = frozenset(FORMATS.values())
 _FIGURES = "figures"
 _ENDINGS = {".png", ".svg", ".csv"}
 _AT_FDCWD = -100
@@ -37,6 +49,7 @@ def write_report(
     table: LossTable,
     curves: Mapping[str, Sequence[CurvePoint]] | None = None,
     sweep: SweepFacts | None = None,
+    page_only: bool = False,
 ) -> Path:
     """Write the report folder, replacing an earlier report whole.
 
@@ -46,6 +59,7 @@ def write_report(
         table: the runs behind it.
         curves: training curve of each trial_id.
         sweep: what is known of the sweep; None for a table from elsewhere.
+        page_only: write `report.html` alone: quick, for a sweep that is still running.
 
     Returns:
         Path of `report.html`.
@@ -56,7 +70,7 @@ def write_report(
     out_dir = Path(out_dir)
     _recover(out_dir)
     _refuse_foreign(out_dir)
-    files = _contents(fit, table, curves or {}, sweep)
+    files = _contents(fit, table, curves or {}, sweep, page_only=page_only)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(out_dir, "partial")
     if partial.exists():
@@ -74,25 +88,40 @@ def _contents(
     table: LossTable,
     curves: Mapping[str, Sequence[CurvePoint]],
     sweep: SweepFacts | None,
+    *,
+    page_only: bool,
 ) -> dict[str, bytes]:
     """Every file of a report by its relative name."""
     # Drawing loads matplotlib: whoever only names `SweepFacts` must not wait for it.
     from analysis.published import BIBTEX
-    from analysis.report.exports import fit_json, losses_csv, picture_csv, tables_tex
+    from analysis.report.exports import (
+        fit_json,
+        losses_csv,
+        losses_parquet,
+        notebook,
+        picture_csv,
+        tables_tex,
+    )
     from analysis.report.gather import gather
+    from analysis.report.layout import lay_out
     from analysis.report.pages import html_page, markdown_page
+    from analysis.report.pdf import pdf_document
     from analysis.report.plots import draw_pictures
     from analysis.report.story import tell
     from analysis.report.svg import render
 
     evidence = gather(fit, table, sweep)
-    story = tell(evidence)
-    pictures = draw_pictures(evidence, curves)
-    rendered = {p.slug: render(p) for p in pictures}
+    story, pictures = tell(evidence), draw_pictures(evidence, curves)
+    sections = lay_out(story, {p.slug for p in pictures}, has_sweep=sweep is not None)
+    rendered = {p.slug: render(p, raster=not page_only) for p in pictures}
     drawings = {slug: r.inline for slug, r in rendered.items()}
+    page = html_page(story, pictures, drawings, sections)
+    if page_only:
+        return {"report.html": page.encode(errors="backslashreplace")}
     texts = {
-        "report.html": html_page(story, pictures, drawings, has_sweep=sweep is not None),
-        "report.md": markdown_page(story, pictures),
+        "report.html": page,
+        "report.md": markdown_page(story, pictures, sections),
+        "report.ipynb": notebook(fit),
         "fit.json": fit_json(fit),
         "losses.csv": losses_csv(table),
         "table.tex": tables_tex(story),
@@ -101,9 +130,13 @@ def _contents(
     }
     # Half a surrogate pair in a run's name has no UTF-8: it is written out, not refused.
     files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
-    for p in pictures:
-        files[f"{_FIGURES}/{p.slug}.png"] = rendered[p.slug].png
-        files[f"{_FIGURES}/{p.slug}.svg"] = rendered[p.slug].svg
+    files["losses.parquet"] = losses_parquet(table)
+    files["report.pdf"] = pdf_document(
+        story, pictures, {slug: r.png for slug, r in rendered.items()}, sections
+    )
+    for slug, drawn in rendered.items():
+        files[f"{_FIGURES}/{slug}.png"] = drawn.png
+        files[f"{_FIGURES}/{slug}.svg"] = drawn.svg
     return files
 
 

@@ -1,6 +1,6 @@
 """How every picture looks: colours, markers, dashes, axes.
 
-Categories are Okabe and Ito's colours (2008), told apart by marker and dash as well; compute runs
+Categories have Okabe and Ito's hues (2008), told apart by marker and dash as well; compute runs
 through viridis. Each colour has a second value for a dark page: pictures are drawn in the light
 ones, and an inline SVG swaps them for style-sheet variables (`analysis.report.svg`).
 """
@@ -25,11 +25,12 @@ MUTED = "#5c6066"
 GRID = "#e4e5e8"
 SHADE = "#f0f2f5"
 PAPER = "#ffffff"
-BLUE = "#0072b2"
-VERMILION = "#d55e00"
-GREEN = "#007f5f"
-PURPLE = "#aa4488"
-"""Okabe-Ito's green and reddish purple are darkened to reach 4.5:1 on white."""
+BLUE = "#003d99"
+VERMILION = "#d76100"
+GREEN = "#006541"
+PURPLE = "#ac5294"
+"""Okabe and Ito's hues, moved in lightness until any two of them, and ink and grey, differ by a
+CIEDE2000 of 10 and more for readers without one kind of cone, and stand out from white paper."""
 
 DARK = {
     INK: "#ececee",
@@ -37,10 +38,10 @@ DARK = {
     GRID: "#34363a",
     SHADE: "#232529",
     PAPER: "#17181a",
-    BLUE: "#56b4e9",
-    VERMILION: "#ff9040",
-    GREEN: "#2fc79a",
-    PURPLE: "#e08bc4",
+    BLUE: "#50abe5",
+    VERMILION: "#ff933a",
+    GREEN: "#2bdf97",
+    PURPLE: "#d647a8",
 }
 """The same colours on a dark page."""
 

@@ -1,4 +1,4 @@
-"""The picture of a search for a recipe: loss against learning rate, and the best rate against N."""
+"""Pictures of recipes: a search (loss against learning rate, the best rate against N), a check."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from analysis.recipe import RateRule, SizeOptimum, TriedRun
+from analysis.report.evidence import Evidence
+from analysis.report.picture import Column, Picture
 from analysis.report.plot_style import (
     DASHES,
     INK,
@@ -19,7 +21,7 @@ from analysis.report.plot_style import (
     padded,
     ramp,
 )
-from analysis.report.words import si
+from analysis.report.words import listed, si, significant
 
 
 def draw_recipe(
@@ -71,3 +73,57 @@ def draw_recipe(
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
     return path
+
+
+def recipe_picture(evidence: Evidence) -> Picture | None:
+    """The check of a recipe: loss at multiples of its learning rate, above each size's least."""
+    checks = [
+        (check, sorted((f, v) for f, v in check.losses.items() if v is not None))
+        for check in (evidence.sweep.recipe_checks if evidence.sweep else ())
+    ]
+    checks = [(check, points) for check, points in checks if len(points) > 1]
+    if not checks:
+        return None
+    figure, (ax,) = new_figure(height=2.7)
+    factors = [f for _, points in checks for f, _ in points]
+    log_axis(ax, "x", "Learning rate, multiples of the recipe's", padded(factors), "plain")
+    ax.set_ylabel("Loss above the least of its size (%)")
+    rows = []
+    for place, (check, points) in enumerate(checks):
+        least = min(v for _, v in points)
+        ax.plot(
+            [f for f, _ in points],
+            [100 * (v / least - 1) for _, v in points],
+            color=ramp(place, len(checks)),
+            marker=MARKERS[place % len(MARKERS)],
+            linestyle=DASHES[place % len(DASHES)],
+            label=f"N = {si(check.params)}",
+            clip_on=False,
+            zorder=3,
+        )
+        rows += [(check.params, f, f * check.learning_rate, v, v / least - 1) for f, v in points]
+    ax.axvline(1.0, color=MUTED, linewidth=1.0, linestyle=DASHES[3], zorder=1)
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False)
+    best = [(check, min(points, key=lambda p: p[1])[0]) for check, points in checks]
+    return Picture(
+        slug="recipe",
+        title="The recipe's learning rate and its neighbours",
+        caption=(
+            "Each line is one size, trained at half, at once and at twice the recipe's learning "
+            "rate (the upright line is the recipe). A line that falls all the way to one side says "
+            "that the recipe's rate is off at that size."
+        ),
+        alt="Least loss at "
+        + listed([f"{significant(f)}× the recipe's rate for N = {si(c.params)}" for c, f in best])
+        + ".",
+        columns=(
+            Column(key="params", heading="N", kind="si"),
+            Column(key="factor", heading="Times the recipe's rate", kind="count"),
+            Column(key="learning_rate", heading="Learning rate", kind="count"),
+            Column(key="loss", heading="Held-out loss", kind="loss"),
+            Column(key="above_least", heading="Above the least", kind="percent"),
+        ),
+        rows=tuple(rows),
+        figure=figure,
+    )

@@ -39,9 +39,9 @@ def run_table(evidence: Evidence) -> Table:
     frame = evidence.table.frame
     extra = [e for e in _RUN_EXTRAS if e[0] in frame and frame[e[0]].notna().any()]
     ids = any(run.label != run.trial_id for run in evidence.runs)
-    rows = []
+    rows, values = [], []
     for run in evidence.runs:
-        cells = [
+        cells: list[str] = [
             run.label,
             run.level or MISSING,
             si(run.params),
@@ -53,6 +53,9 @@ def run_table(evidence: Evidence) -> Table:
         ]
         cells += [_cell(run, key, write) for key, _, write in extra]
         rows.append((*cells, run.trial_id) if ids else tuple(cells))
+        numbers = [None, None, run.params, run.tokens, run.ratio, run.flops, run.loss, None]
+        numbers += [_number(run.row.get(key)) for key, _, _ in extra]
+        values.append((*numbers, None) if ids else tuple(numbers))
     headings = ["Run", "Level", "N", "D", "D/N", "C (FLOPs)", "Loss", "In the fit?"]
     headings += [heading for _, heading, _ in extra] + (["Id"] if ids else [])
     in_words = ("Run", "Level", "In the fit?", "Device", "Id")
@@ -63,7 +66,36 @@ def run_table(evidence: Evidence) -> Table:
         text_columns=tuple(i for i, h in enumerate(headings) if h in in_words),
         anchors=tuple(run.anchor for run in evidence.runs),
         faint=tuple(not run.used for run in evidence.runs),
+        values=tuple(values),
     )
+
+
+def exclusion_table(evidence: Evidence) -> Table | None:
+    """The rows that the fit leaves out, with the reason; None without any."""
+    if not evidence.excluded:
+        return None
+    return Table(
+        caption=f"{len(evidence.excluded)} of {len(evidence.runs)} runs are left out",
+        headings=("Run", "Why", "Level", "N", "D", "C (FLOPs)", "Loss"),
+        rows=tuple(
+            (
+                run.label,
+                run.excluded,
+                run.level or MISSING,
+                si(run.params),
+                si(run.tokens),
+                power(run.flops),
+                significant(run.loss, 4),
+            )
+            for run in evidence.excluded
+        ),
+        text_columns=(0, 1, 2),
+    )
+
+
+def _number(value: Any) -> float | None:
+    """A cell as a number to sort by; None for words and for what is missing."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _cell(run: Run, key: str, write: Callable[[Any], str]) -> str:
@@ -95,6 +127,7 @@ def budget_table(evidence: Evidence) -> Table:
         ]
     rows.append(("In the runs that the fit uses", f"{power(in_fit)} FLOPs", share(in_fit)))
     if sweep is not None:
+        rows += [(what, f"{power(flops)} FLOPs", share(flops)) for what, flops in sweep.spending]
         if known(sweep.slot_hours) and sweep.slot_hours is not None:
             rows.append(("Training time, all slots", duration(3600 * sweep.slot_hours), ""))
         if known(sweep.wall_s):

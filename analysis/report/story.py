@@ -16,11 +16,13 @@ from analysis.report.fit_tables import (
     convention_table,
     estimator_table,
     frontier_table,
+    interval_table,
     level_table,
     published_table,
     sensitivity_table,
 )
-from analysis.report.run_tables import budget_table, pairs_table, run_table
+from analysis.report.record_tables import checklist_table, next_table, recipe_table
+from analysis.report.run_tables import budget_table, exclusion_table, pairs_table, run_table
 from analysis.report.text_table import Table
 from analysis.report.verdict import STATUS_WORDS, CheckLine, advice, checks, meaning
 from analysis.report.words import (
@@ -76,8 +78,14 @@ class Story:
     """Attempts lost and trials given up."""
     examination: tuple[str, ...]
     """Checks of the architecture before the sweep."""
-    next_step: str
-    """What to do next; '' = nothing."""
+    holdout: tuple[str, ...]
+    """How a forecast of the dearest runs from the others went."""
+    recipe: tuple[str, ...]
+    """Whether the training recipe was checked, and what came of it."""
+    next_steps: tuple[str, ...]
+    """What to do next, one line each."""
+    unfinished: str
+    """How far the sweep is while it is not over; '' = it is."""
 
 
 def tell(evidence: Evidence) -> Story:
@@ -90,8 +98,13 @@ def tell(evidence: Evidence) -> Story:
         "conventions": convention_table(evidence),
         "sensitivity": sensitivity_table(evidence),
         "published": published_table(evidence),
+        "intervals": interval_table(evidence),
         "runs": run_table(evidence),
+        "exclusions": exclusion_table(evidence),
         "budget": budget_table(evidence),
+        "checklist": checklist_table(evidence),
+        "recipe": recipe_table(evidence),
+        "next": next_table(evidence),
     }
     if sweep is not None:
         tables["setting"] = _setting_table(evidence)
@@ -122,7 +135,10 @@ def tell(evidence: Evidence) -> Story:
         tables={name: table for name, table in tables.items() if table is not None},
         faults=tuple(sweep.faults) if sweep else (),
         examination=tuple(sweep.examination) if sweep else (),
-        next_step=sweep.next_step if sweep else "",
+        holdout=tuple(_holdout(evidence)),
+        recipe=tuple(_recipe(evidence)),
+        next_steps=tuple(_next_steps(evidence)),
+        unfinished=sweep.unfinished if sweep else "",
     )
 
 
@@ -312,6 +328,68 @@ def _caveats(evidence: Evidence) -> list[str]:
             f"(from {noise.get('source', 'the fit')})."
         )
     return words
+
+
+def _holdout(evidence: Evidence) -> list[str]:
+    """The forecast of the dearest level in words; its ratio only where there is an answer."""
+    found = evidence.fit.get("holdout")
+    if not found:
+        return []
+    if not found.get("runs"):
+        return [
+            f"A forecast of the {plural(found['n_held_out'], 'dearest run')} was not possible: the "
+            f"{plural(found['n_fitted'], 'cheaper run')} carry no law."
+        ]
+    share = confidence(found["confidence"])
+    lines = [
+        f"A test of extrapolation: the {plural(found['n_held_out'], 'dearest run')} "
+        f"({power(found['flops'])} FLOPs) were held out and forecast from the "
+        f"{found['n_fitted']} cheaper ones. The forecast missed their losses by "
+        f"{percent(found['rms'])} (root mean square; mean {_signed(found['bias'])}), and "
+        f"{percent(found['inside'], 3)} of them lie inside its {share} prediction interval."
+    ]
+    ends, measured = found.get("interval"), found.get("measured_tokens_per_parameter")
+    if evidence.answer is not None and ends and known(measured):
+        inside = "inside" if ends[0] <= measured <= ends[1] else "outside"
+        lines.append(
+            f"Its D/N there was {count(found['tokens_per_parameter'])} ({share} interval "
+            f"{interval(ends)}); the level's own minimum is at {count(measured)}, {inside}."
+        )
+    return lines
+
+
+def _signed(share: float) -> str:
+    return ("+" if share > 0 else "−") + percent(abs(share))
+
+
+def _recipe(evidence: Evidence) -> list[str]:
+    sweep = evidence.sweep
+    if sweep is None:
+        return []
+    if sweep.recipe_checks:
+        return [
+            "Before the sweep, planned runs were trained at half and at twice their learning "
+            "rate too. A recipe that is wrong by size bends every curve of this report: the "
+            "recipe's own rate (1×) should lie at or near the bottom of each curve."
+        ]
+    if not sweep.recipe:
+        return []
+    return [
+        f"Not checked. Every run took the recipe as given ({sweep.recipe}). With "
+        "`recipe: {verify: 2}` in the budget, a sweep first trains two of its sizes at half and "
+        "at twice their learning rate and goes on only if the recipe's own holds."
+    ]
+
+
+def _next_steps(evidence: Evidence) -> list[str]:
+    steps = list(evidence.sweep.next_steps) if evidence.sweep else []
+    if evidence.sweep is None:
+        table = "losses.csv"
+        if evidence.answer is not None:
+            steps.append(f"`sweep predict {table} --flops C` gives N, D and loss at any compute C.")
+        else:
+            steps.append("Add the runs that the failed rules ask for, and fit the table again.")
+    return steps
 
 
 def _setting_table(evidence: Evidence) -> Table:

@@ -24,6 +24,34 @@ class CurvePoint:
     """Training loss there, nats per token."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecipeCheck:
+    """What runs at other learning rates than the recipe's say at one size."""
+
+    params: float
+    """N, matmul parameters."""
+    learning_rate: float
+    """The recipe's own."""
+    losses: Mapping[float, float | None]
+    """Held-out loss by multiple of the recipe's rate; None where the run gave none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NextRun:
+    """A run worth making, and what it would buy."""
+
+    params: float
+    """N, matmul parameters."""
+    tokens: float
+    """D."""
+    flops: float
+    """What it would charge, FLOPs."""
+    fold_before: float
+    """95 % range of D/N at the target without it, high over low."""
+    fold_after: float
+    """The same with it and the runs named before it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweepFacts:
     """A sweep in the words of its report."""
@@ -68,6 +96,8 @@ class SweepFacts:
     """(level, FLOPs, D/N at which it was centred, why there) of each compute level."""
     faults: Sequence[str] = ()
     """Attempts lost and trials given up, one line each."""
+    spending: Sequence[tuple[str, float]] = ()
+    """(what for, FLOPs) of what was charged beside the runs of the design."""
     examination: Sequence[str] = ()
     """Checks of the architecture before the sweep, one line each."""
     commands: Sequence[tuple[str, str]] = ()
@@ -80,5 +110,13 @@ class SweepFacts:
     """How to open the runs in MLflow."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Readable label of each trial_id."""
-    next_step: str = ""
-    """What to do next, in a sentence."""
+    unfinished: str = ""
+    """How far a sweep is that is not over, as it stands on top; empty when it is over."""
+    method: Mapping[str, str] = field(default_factory=dict)
+    """What only the sweep can answer of the checklist, by the keys of `analysis.checklist`."""
+    recipe_checks: Sequence[RecipeCheck] = ()
+    """The check of the recipe, size by size; empty where there was none."""
+    next_steps: Sequence[str] = ()
+    """What to do next, one sentence each."""
+    next_runs: Sequence[NextRun] = ()
+    """The runs that would sharpen the answer most per FLOP, best first."""

@@ -23,6 +23,8 @@ class Table:
     """Id of each row, where other parts of the page refer to them."""
     faint: tuple[bool, ...] = ()
     """Whether each row is set back, such as an excluded run."""
+    values: tuple[tuple[float | None, ...], ...] = ()
+    """The number behind each cell, for a table that can be sorted; None for words."""
 
     @property
     def long_columns(self) -> frozenset[int]:

@@ -17,11 +17,17 @@ from typing import Any
 from orchestrator.collect import row
 from orchestrator.state import SweepState, TrialState, TrialStatus
 from orchestrator.sweep_files import FIRST_BATCH, metric_lines
+from orchestrator.tracking.note import run_note
 from orchestrator.tracking.store import ROW_TAG, Store, quiet
+from trainer.flops import training_flops_per_token
 from trainer.result import OBSERVATION_NAMES
+from trainer.shapes import count_parameters
 
 _METRIC_NAMES = {
     "loss": "train/loss",
+    # For the x axis of a chart: losses against tokens or compute instead of steps.
+    "tokens": "train/tokens",
+    "flops": "train/flops",
     "learning_rate": "train/learning_rate",
     "grad_norm": "train/grad_norm",
     "tokens_per_s": "train/tokens_per_s",
@@ -84,14 +90,12 @@ class Projection:
             return
         with quiet():
             self.store.client.set_tag(self._parent_id, "mlflow.note.content", note)
-            optimum = (state.fit or {}).get("tokens_per_parameter")
-            summary = {"charged_flops": state.charged_flops}
-            if optimum is not None:
-                summary["tokens_per_parameter"] = optimum
-            for key, value in summary.items():
-                self.store.client.log_metric(
-                    self._parent_id, key, value, timestamp=int(state.opened_at * 1000), step=0
-                )
+            stamp = int(state.opened_at * 1000)
+            self.store.log_metrics(
+                self._parent_id, [(k, float(v), stamp, 0) for k, v in _summary(state).items()]
+            )
+            if state.fit is not None:
+                self.store.client.set_tag(self._parent_id, "sweep.verdict", state.fit["status"])
             self.store.client.log_artifacts(self._parent_id, str(report), "report")
             if state.finished:
                 self.store.client.set_terminated(self._parent_id, "FINISHED")
@@ -145,12 +149,14 @@ class Projection:
             "mlflow.runName": trial.label,
             "sweep.trial_id": trial.trial_id,
             "sweep.level": str(trial.level),
+            "sweep.purpose": trial.purpose.value,
         }
         run = self.store.find_or_create(query, tags, start_ms=self._started_ms(state, trial))
         run_id = str(run.info.run_id)
         # The data set is logged last: where it is missing, so may be what comes before it.
         if run.inputs is None or not run.inputs.dataset_inputs:
-            self.store.log_params(run_id, _flat(json.loads(trial.config.to_json())))
+            config = json.loads(trial.config.to_json())
+            self.store.log_params(run_id, {**_plain(trial), **_flat(config)})
             self.store.log_dataset(run_id, state.opened["data"])
         # The last step again: a batch may have ended within it, and nothing is stored twice.
         last = self._last_step(run_id) - 1
@@ -163,17 +169,22 @@ class Projection:
             "final_loss": record["loss"],
             "final_bits_per_byte": record["bpb"],
             "params_matmul": record["params_matmul"],
+            "params_total": record["params_total"],
             "tokens": record["tokens"],
             "tokens_per_parameter": record["tokens"] / record["params_matmul"],
             "flops": record["flops"],
             "wall_s": record["wall_s"],
+            "tokens_per_s": record["tokens_per_s"],
         }
+        if trial.result is not None and trial.result.peak_memory_bytes:
+            summary["system/peak_memory_megabytes"] = trial.result.peak_memory_bytes / 1e6
         stamp = self._last_ms(state, trial)
         self._log_observations(child.run_id, trial.trial_id)
         self.store.log_metrics(
             child.run_id, [(k, float(v), stamp, 0) for k, v in summary.items() if v is not None]
         )
         self.store.client.set_tag(child.run_id, "sweep.status", trial.status.value)
+        self.store.client.set_tag(child.run_id, "mlflow.note.content", run_note(trial, record))
         self.store.client.set_tag(child.run_id, ROW_TAG, json.dumps(record))
         if trial.reason:
             self.store.client.set_tag(child.run_id, "sweep.reason", trial.reason[:4000])
@@ -229,6 +240,38 @@ class _Child:
 
     def __init__(self, run_id: str, *, step: int, closed: bool) -> None:
         self.run_id, self.step, self.closed = run_id, step, closed
+
+
+def _summary(state: SweepState) -> dict[str, float]:
+    """Metrics of the sweep's own run: what sweeps are compared by."""
+    fit = state.fit or {}
+    low, high = fit.get("interval") or (None, None)
+    found = {
+        "charged_flops": state.charged_flops,
+        "runs_in_fit": fit.get("n_points"),
+        "tokens_per_parameter": fit.get("tokens_per_parameter"),
+        "tokens_per_parameter_low": low,
+        "tokens_per_parameter_high": high,
+        "target_flops": fit.get("flops"),
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _plain(trial: TrialState) -> dict[str, Any]:
+    """What a person tells runs apart by, under short names that come first in MLflow's lists."""
+    config = trial.config
+    counts = count_parameters(config.shape)
+    return {
+        "N": counts.matmul,
+        "D": config.tokens,
+        "D_per_N": f"{config.tokens / counts.matmul:.4g}",
+        "C": f"{training_flops_per_token(config.shape).total * config.tokens:.4g}",
+        "level": trial.level,
+        "batch": config.batch_tokens,
+        "rate": f"{config.optimizer.learning_rate:.4g}",
+        "steps": config.steps,
+        "seed": config.seed,
+    }
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -310,7 +310,7 @@ def test_comparison_finds_the_better_recipe(isoflop_frame, besiroglu):
 def test_checklist_answers_what_is_known_and_admits_the_rest(isoflop_frame, besiroglu):
     table = read_rows(isoflop_frame(besiroglu))
     report = fit_table(table, target_flops=1e20, resamples=50)
-    items = fill_checklist(report, table, {"schedule": "cosine to zero"})
+    items = fill_checklist(report.to_dict(), table, {"schedule": "cosine to zero"})
     answers = {i.question: i.answer for i in items}
     assert {i.heading for i in items} == {
         "hypothesis",

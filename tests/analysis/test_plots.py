@@ -1,6 +1,7 @@
 """Pictures: ticks and labels that can be read, colours told apart, every point named."""
 
 import itertools
+import math
 import re
 from xml.etree import ElementTree as ET
 
@@ -140,22 +141,90 @@ def test_every_colour_of_a_line_stands_out_on_a_dark_page(colour):
     assert contrast(colour, DARK[PAPER]) >= 3.0
 
 
-def simulated(colour, kind):
-    """A colour as seen without one kind of cone (Viénot, Brettel and Mollon 1999)."""
+SEEN_BY = {
+    "all cones": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deuteranopia": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "tritanopia": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+"""Linear RGB as it is seen without one kind of cone (Machado, Oliveira and Fernandes 2009)."""
+TOGETHER = {"BLUE": BLUE, "VERMILION": VERMILION, "GREEN": GREEN, "PURPLE": PURPLE}
+TOGETHER |= {"INK": INK, "MUTED": MUTED}
+
+
+def lab(colour, seen_by="all cones"):
+    """CIE L*a*b* (D65) of a colour as a reader sees it."""
     channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    matrix = {
-        "protan": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
-        "deutan": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
-    }[kind]
-    return np.clip(np.array(matrix) @ linear, 0, 1) ** (1 / 2.2)
+    linear = np.clip(np.array(SEEN_BY[seen_by]) @ linear, 0, 1)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175]]
+    to_xyz.append([0.0193339, 0.119192, 0.9503041])
+    xyz = np.array(to_xyz) @ linear / [0.95047, 1.0, 1.08883]
+    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 
 
-@pytest.mark.parametrize("kind", ["protan", "deutan"])
-def test_the_named_colours_differ_for_colour_blind_readers(kind):
-    seen = [simulated(c, kind) for c in (BLUE, VERMILION, GREEN, INK)]
-    for one, other in itertools.combinations(seen, 2):
-        assert np.linalg.norm(one - other) > 0.15
+def ciede2000(one, other):
+    """Difference of two L*a*b* colours (Sharma, Wu and Dalal 2005)."""
+    (l1, a1, b1), (l2, a2, b2) = one, other
+    chroma = (math.hypot(a1, b1) + math.hypot(a2, b2)) / 2
+    stretch = 1.5 - 0.5 * math.sqrt(chroma**7 / (chroma**7 + 25**7))
+    a1, a2 = a1 * stretch, a2 * stretch
+    c1, c2 = math.hypot(a1, b1), math.hypot(a2, b2)
+    h1, h2 = (math.degrees(math.atan2(b, a)) % 360 for a, b in ((a1, b1), (a2, b2)))
+    turn = (h2 - h1 + 180) % 360 - 180 if c1 * c2 else 0.0
+    hue = (h1 + turn / 2) % 360 if c1 * c2 else h1 + h2
+    d_hue = 2 * math.sqrt(c1 * c2) * math.sin(math.radians(turn / 2))
+    light, chroma = (l1 + l2) / 2, (c1 + c2) / 2
+    t = 1.0
+    for weight, times, shift in ((-0.17, 1, -30), (0.24, 2, 0), (0.32, 3, 6), (-0.2, 4, -63)):
+        t += weight * math.cos(math.radians(times * hue + shift))
+    s_light = 1 + 0.015 * (light - 50) ** 2 / math.sqrt(20 + (light - 50) ** 2)
+    s_chroma, s_hue = 1 + 0.045 * chroma, 1 + 0.015 * chroma * t
+    turned = 60 * math.exp(-(((hue - 275) / 25) ** 2))
+    rotation = -2 * math.sqrt(chroma**7 / (chroma**7 + 25**7)) * math.sin(math.radians(turned))
+    x, y, z = (l2 - l1) / s_light, (c2 - c1) / s_chroma, d_hue / s_hue
+    return math.sqrt(x * x + y * y + z * z + rotation * y * z)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "difference"),
+    [
+        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
+        ((50, 2.5, 0), (73, 25, -18), 27.1492),
+        ((50, 2.49, -0.001), (50, -2.49, 0.0011), 7.2195),
+        ((2.0776, 0.0795, -1.135), (0.9033, -0.0636, -0.5514), 0.9082),
+    ],
+)
+def test_the_difference_of_colours_is_that_of_its_paper(one, other, difference):
+    assert ciede2000(one, other) == pytest.approx(difference, abs=6e-5)
+
+
+@pytest.mark.parametrize("page", ["light", "dark"])
+@pytest.mark.parametrize("reader", SEEN_BY)
+def test_any_two_colours_used_together_differ_for_every_reader(reader, page):
+    shown = {n: c if page == "light" else DARK[c] for n, c in TOGETHER.items()}
+    for one, other in itertools.combinations(shown, 2):
+        far = ciede2000(lab(shown[one], reader), lab(shown[other], reader))
+        assert far >= 10, (one, other, far)
+
+
+@pytest.mark.parametrize("name", ["BLUE", "GREEN", "PURPLE", "INK", "MUTED"])
+def test_colours_that_words_are_written_in_can_be_read_on_both_pages(name):
+    assert contrast(TOGETHER[name], PAPER) >= 4.5
+    assert contrast(DARK[TOGETHER[name]], DARK[PAPER]) >= 4.5
 
 
 def test_the_ramp_of_compute_is_ordered_in_grey_too():

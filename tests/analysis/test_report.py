@@ -1,6 +1,8 @@
 """The report folder: what its pages answer, that nothing foreign acts, how it is replaced."""
 
+import base64
 import csv
+import hashlib
 import io
 import itertools
 import json
@@ -18,8 +20,16 @@ import pytest
 
 import analysis.report.folder as report_module
 from analysis.answer import fit_table
+from analysis.holdout import holdout_section
 from analysis.laws import Surface
-from analysis.report import CurvePoint, ReportFolderError, SweepFacts, write_report
+from analysis.report import (
+    CurvePoint,
+    NextRun,
+    RecipeCheck,
+    ReportFolderError,
+    SweepFacts,
+    write_report,
+)
 from analysis.table import read_rows
 
 HOSTILE = (
@@ -32,6 +42,7 @@ HOSTILE = (
 LAW = Surface(E=1.2, A=40.0, B=600.0, alpha=0.42, beta=0.46)
 LEVELS = (1e11, 3.2e11, 1e12)
 TARGET = 3.2e12
+SORT = (Path(report_module.__file__).parent / "templates" / "sort.js").read_text("utf-8")
 
 
 def quickstart_frame(names=()):
@@ -86,7 +97,13 @@ def sweep_facts(name="quickstart", **changes):
         hashes={"budget": "ab" * 32},
         mlflow_hint="sweep ui quickstart",
         labels={f"run{i:02d}": f"L{i // 5} · run {i}" for i in range(15)},
-        next_step="Add a level at 3.2e12 FLOPs.",
+        recipe_checks=[
+            RecipeCheck(params=2.8e3, learning_rate=0.02, losses={0.5: 2.31, 1.0: 2.29, 2.0: None})
+        ],
+        next_runs=[NextRun(params=3e4, tokens=3e6, flops=5e11, fold_before=4.25, fold_after=3.15)],
+        method={"schedule": "cosine to a tenth"},
+        spending=[("Checks before the sweep", 2.5e11)],
+        next_steps=["Add a level at 3.2e12 FLOPs."],
     )
     return replace(facts, **changes)
 
@@ -108,9 +125,9 @@ def curves_of(table):
 def answered():
     """A table and its fit, identified or weak."""
     table = read_rows(quickstart_frame())
-    fit = fit_table(table, target_flops=TARGET, resamples=60).to_dict()
-    assert fit["status"] in ("identified", "weak")
-    return fit, table
+    report = fit_table(table, target_flops=TARGET, resamples=60)
+    assert report.status in ("identified", "weak")
+    return {**report.to_dict(), **holdout_section(table, report, resamples=20)}, table
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +173,7 @@ def hostile_folder(hostile, tmp_path_factory):
     fit, table = hostile
     out = tmp_path_factory.mktemp("hostile") / "report"
     facts = sweep_facts(
-        HOSTILE[0], labels={}, faults=[*HOSTILE, "half a pair: \ud800"], next_step=HOSTILE[1]
+        HOSTILE[0], labels={}, faults=[*HOSTILE, "half a pair: \ud800"], next_steps=[HOSTILE[1]]
     )
     facts = replace(facts, commands=[(HOSTILE[2], HOSTILE[1])], versions={HOSTILE[1]: HOSTILE[0]})
     write_report(out, fit=fit, table=table, curves=curves_of(table), sweep=facts)
@@ -236,7 +253,9 @@ def test_every_rule_is_shown_with_its_id_and_outcome(answered, folder):
 def test_a_weak_answer_says_so_beside_the_number(answered, tmp_path):
     fit, table = answered
     weak = {**fit, "status": "weak"}
-    page = Page(write_report(tmp_path / "r", fit=weak, table=table).read_text("utf-8"))
+    page = Page(
+        write_report(tmp_path / "r", fit=weak, table=table, page_only=True).read_text("utf-8")
+    )
     assert re.search(r"WEAK [\d.]+ tokens per parameter .{10,40} — a weak answer", page.text)
 
 
@@ -266,7 +285,9 @@ def test_a_refused_fit_has_no_headline_number_anywhere(answered, refused, refuse
 def test_a_refusal_stands_even_if_the_file_carries_an_optimum(answered, tmp_path):
     fit, table = answered
     stale = {**fit, "status": "not_identified"}
-    text = Page(write_report(tmp_path / "r", fit=stale, table=table).read_text("utf-8")).text
+    text = Page(
+        write_report(tmp_path / "r", fit=stale, table=table, page_only=True).read_text("utf-8")
+    ).text
     assert "NOT IDENTIFIED" in text
     assert "is compute-optimal at" not in text
 
@@ -274,7 +295,9 @@ def test_a_refusal_stands_even_if_the_file_carries_an_optimum(answered, tmp_path
 def test_a_status_without_an_optimum_counts_as_refused(answered, tmp_path):
     fit, table = answered
     hollow = {**fit, "status": "identified", "optimum": []}
-    text = Page(write_report(tmp_path / "r", fit=hollow, table=table).read_text("utf-8")).text
+    text = Page(
+        write_report(tmp_path / "r", fit=hollow, table=table, page_only=True).read_text("utf-8")
+    ).text
     assert "NOT IDENTIFIED" in text
     assert "Verdict: IDENTIFIED" not in text
 
@@ -291,12 +314,18 @@ def test_labels_cannot_carry_control_characters_or_turned_writing(answered, tmp_
 
 
 @pytest.mark.parametrize("name", ["folder", "refused_folder", "hostile_folder"])
-def test_the_page_asks_nothing_of_the_network_and_runs_nothing(name, request):
+def test_the_page_asks_nothing_of_the_network_and_runs_only_the_sorting_of_its_table(name, request):
     page = page_of(request.getfixturevalue(name))
     policy = [m["content"] for m in page.all("meta") if m.get("http-equiv")]
-    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    raw = (request.getfixturevalue(name) / "report.html").read_text("utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", raw, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert script == SORT.strip()
+    assert policy == [
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        f"script-src 'sha256-{digest}'"
+    ]
     forbidden = {
-        "script",
         "iframe",
         "object",
         "embed",
@@ -311,7 +340,6 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(name, request):
         assert not [a for a in attrs if a.lower().startswith("on")], (tag, attrs)
         for attribute in ("src", "href", "xlink:href", "action", "data", "srcset"):
             assert attrs.get(attribute, "#").startswith("#"), (tag, attrs)
-    raw = (request.getfixturevalue(name) / "report.html").read_text("utf-8")
     assert "http:" not in raw
     assert "https:" not in raw
     assert "@import" not in raw
@@ -344,14 +372,17 @@ def test_headings_are_in_order_and_the_page_has_a_language(folder):
 def test_every_picture_has_alt_text_with_numbers_and_a_table(folder):
     page = page_of(folder)
     drawings = page.all("svg")
-    assert len(drawings) == len(page.all("figure")) == 7
-    assert len(page.all("details")) == 7
+    slugs = {p.stem for p in (folder / "figures").iterdir()}
+    assert len(drawings) == len(page.all("figure")) == len(page.all("details")) == len(slugs)
     for drawing in drawings:
         assert drawing["role"] in ("img", "group")
         assert re.search(r"\d", drawing["aria-label"])
         assert len(drawing["aria-label"]) > 40
     files = {p.name for p in (folder / "figures").iterdir()}
-    slugs = {"waste", "isoflop", "surface", "scaling", "ratio", "training", "residuals"}
+    assert slugs == {
+        *("waste", "isoflop", "surface", "ratio", "scaling", "holdout", "residuals"),
+        *("residual-map", "profile", "sensitivity", "recipe", "training"),
+    }
     assert files == {f"{s}.{e}" for s in slugs for e in ("png", "svg", "csv")}
 
 
@@ -479,9 +510,11 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(answered, folder
 
 def test_a_table_alone_makes_a_report_without_sweep_or_curves(answered, tmp_path):
     fit, table = answered
-    page = Page(write_report(tmp_path / "r", fit=fit, table=table).read_text("utf-8"))
+    page = Page(
+        write_report(tmp_path / "r", fit=fit, table=table, page_only=True).read_text("utf-8")
+    )
     assert "this report was made from a table alone" in page.text
-    assert len(page.all("figure")) == 6
+    assert len(page.all("figure")) == 10
 
 
 def test_missing_sections_of_a_fit_are_left_out_quietly(answered, tmp_path):
@@ -493,10 +526,14 @@ def test_missing_sections_of_a_fit_are_left_out_quietly(answered, tmp_path):
         "n_points": 15,
         "optimum": [{k: fit["optimum"][0][k] for k in ("flops", "params", "tokens")}],
     }
-    page = Page(write_report(tmp_path / "r", fit=bare, table=table).read_text("utf-8"))
+    page = Page(
+        write_report(tmp_path / "r", fit=bare, table=table, page_only=True).read_text("utf-8")
+    )
     assert "tokens per parameter" in page.text
     empty = {"schema": "sweep.fit/1", "status": "not_identified", "message": "R1: no runs."}
-    text = Page(write_report(tmp_path / "s", fit=empty, table=table).read_text("utf-8")).text
+    text = Page(
+        write_report(tmp_path / "s", fit=empty, table=table, page_only=True).read_text("utf-8")
+    ).text
     assert "R1: no runs." in text
 
 
@@ -513,7 +550,9 @@ def test_an_isoflop_headline_needs_no_law(answered, tmp_path):
     fit, table = answered
     best = {**fit["optimum"][0], "loss": None}
     line = {**fit, "headline_law": "isoflop", "laws": {}, "optimum": [best, *fit["optimum"][1:]]}
-    page = Page(write_report(tmp_path / "r", fit=line, table=table).read_text("utf-8"))
+    page = Page(
+        write_report(tmp_path / "r", fit=line, table=table, page_only=True).read_text("utf-8")
+    )
     assert "the answer above" in page.text
     assert "Loss expected" not in page.text
 

@@ -6,19 +6,22 @@ import csv
 import dataclasses
 import json
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis.report import SweepFacts
 from orchestrator.display import SilentDisplay
 from orchestrator.errors import Exit, StateRefused
 from orchestrator.executors.base import Finished, Job
+from orchestrator.interim import InterimReport
 from orchestrator.journal import read_state
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
-from orchestrator.state import TrialStatus
+from orchestrator.state import SweepState, TrialStatus
 from trainer.result import RunResult, RunStatus
 
 
@@ -39,6 +42,80 @@ def quick_outcome(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
 
 def run(setting: Setting, executor: Any) -> Outcome:
     return run_sweep(setting, make_executor=lambda: executor, tracker=None, display=SilentDisplay())
+
+
+def test_a_page_is_written_beside_the_next_level_and_the_whole_report_at_the_end(
+    make_setting: Callable[..., Setting], fake_executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[bool, str, int]] = []
+
+    def write(out_dir: Path, *, sweep: SweepFacts, table: Any, **rest: Any) -> Path:
+        written.append((rest.get("page_only", False), sweep.unfinished, len(table.frame)))
+        return out_dir / "report.html"
+
+    monkeypatch.setattr("orchestrator.outcome.write_report", write)
+    waits = threading.Event()
+    real = InterimReport.offer
+
+    def offer(self: InterimReport, state: Any, fit: Any) -> None:
+        real(self, state, fit)
+        # In a sweep the next level trains meanwhile; here it must not be over before the page is.
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+        waits.set()
+
+    monkeypatch.setattr(InterimReport, "offer", offer)
+    run(make_setting(), fake_executor)
+    assert waits.is_set()
+    words = "Sweep still running when this was written: {} of 15 runs are over, level {}"
+    assert written == [
+        (True, words.format(5, 2), 5),
+        (True, words.format(10, 3), 10),
+        (False, "", 15),
+    ]
+
+
+def test_a_page_that_cannot_be_written_costs_the_sweep_nothing() -> None:
+    def broken(*_: Any) -> None:
+        raise OSError("no room")
+
+    interim = InterimReport(broken)
+    interim.offer(SweepState(), {})
+    interim.close()
+    assert interim.trouble == "OSError: no room"
+
+
+def test_of_several_offers_the_last_is_written_and_what_waits_at_the_end_is_dropped() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    written: list[int] = []
+
+    def write(_: SweepState, fit: Any) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        written.append(fit["n"])
+
+    interim = InterimReport(write)
+    for n in (1, 2, 3):
+        interim.offer(SweepState(), {"n": n})
+        assert begun.wait(60)
+    thread = interim._thread
+    go_on.set()
+    assert thread is not None
+    thread.join()
+    assert written == [1, 3]
+    begun.clear()
+    go_on.clear()
+    interim.offer(SweepState(), {"n": 4})
+    assert begun.wait(60)
+    interim.offer(SweepState(), {"n": 5})
+    closing = threading.Thread(target=interim.close)
+    closing.start()
+    while interim._waiting is not None:
+        threading.Event().wait(0.001)
+    go_on.set()
+    closing.join()
+    assert written == [1, 3, 4]
 
 
 def losses(setting: Setting) -> list[dict[str, str]]:

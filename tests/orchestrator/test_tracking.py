@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from orchestrator.journal import read_state
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
 from orchestrator.sweep_files import metric_lines
+from orchestrator.tracking.note import sweep_note
 from orchestrator.tracking.projection import Projection
 from orchestrator.tracking.store import Store, redacted
 
@@ -100,12 +103,47 @@ def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
         assert run.info.status == "FINISHED"
         assert len(client.get_metric_history(run.info.run_id, "final_loss")) == 1
         assert run.data.params["optimizer.learning_rate"]
+        # Losses against tokens or compute: MLflow joins two metrics by their step.
+        for name, key in (("train/tokens", "tokens"), ("train/flops", "flops")):
+            points = client.get_metric_history(run.info.run_id, name)
+            assert [(m.step, m.value) for m in points] == [(1, 1.0), (2, 2.0), (3, 3.0)], key
+        # What MLflow's compare, scatter and contour pages can use at 100 runs: plain numbers.
+        plain = {name: float(run.data.params[name]) for name in ("N", "D", "D_per_N", "C", "rate")}
+        assert plain["D_per_N"] == pytest.approx(plain["D"] / plain["N"], rel=1e-3)
+        assert run.data.metrics["tokens_per_parameter"] == pytest.approx(plain["D"] / plain["N"])
+        assert re.fullmatch(r"L1 · [\d.]+[kMB]? · [\d.]+k? tok/param", run.info.run_name)
+        assert "**held-out loss" in run.data.tags["mlflow.note.content"]
         assert run.inputs.dataset_inputs[0].dataset.name == "embedded"
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.tags["mlflow.note.content"] == "**weak**: because"
     assert [item.path for item in client.list_artifacts(parent.info.run_id, "report")] == [
         "report/report.html"
     ]
+
+
+def test_the_sweep_s_own_run_says_its_answer_and_where_its_report_is(swept: Setting) -> None:
+    state = read_state(swept.sweep_dir)
+    note = sweep_note(state)
+    assert note.startswith("## NOT IDENTIFIED")
+    assert "**not_identified** (refused): NOT IDENTIFIED." in note
+    assert "report/report.html" in note
+    answer = {
+        **(state.fit or {}),
+        "status": "weak",
+        "message": "a|b <script>",
+        "tokens_per_parameter": 21.66,
+        "interval": [10.6, 44.4],
+        "flops": 3.3e12,
+    }
+    note = sweep_note(replace(state, fit=answer))
+    assert note.startswith("## 21.7 bytes per parameter [10.6, 44.4] at 3.3e+12 FLOPs\n")
+    assert r"a\|b &lt;script&gt;" in note
+    projection = project(swept)
+    (parent,) = projection.store.client.search_runs(
+        [projection.experiment_id], "tags.`sweep.verdict` = 'not_identified'"
+    )
+    assert parent.data.metrics["runs_in_fit"] == 3
+    assert parent.data.metrics["charged_flops"] == state.charged_flops
 
 
 def test_the_twins_of_a_create_whose_reply_was_lost_are_deleted(
