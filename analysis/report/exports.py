@@ -37,7 +37,7 @@ def losses_csv(table: LossTable) -> str:
     return _csv([str(c) for c in ordered], rows)
 
 
-def _ordered(table: LossTable) -> list[str]:
+def _ordered(table: LossTable) -> list[Any]:
     """The table's columns, ours first and in their order."""
     frame = table.frame
     return [c for c in COLUMNS if c in frame] + [c for c in frame if c not in COLUMNS]
@@ -56,7 +56,7 @@ def notebook(fit: Mapping[str, Any]) -> str:
 
     Its outputs are empty: whoever runs it fills them. Foreign text does not enter it.
     """
-    best = next(iter(fit.get("optimum") or ()), {})
+    best: Mapping[str, Any] = next(iter(fit.get("optimum") or ()), {})
     target = best.get("flops") or (fit.get("sensitivity") or {}).get("target_flops")
     code = [
         f"TARGET = {float(target)!r}  # FLOPs" if target else "TARGET = None  # the largest run's",

@@ -38,6 +38,8 @@ _MOST_ROWS = 300
 _TONES = {"identified": "#00694e", "weak": "#9a4a00", "not_identified": "#b3261e"}
 _SIGNS = {"passed": "✓", "refused": "✗", "weak": "!", "note": "·"}
 _PICTURE_WIDTH = 145.0
+_LEFT, _BELOW = XPos.LMARGIN, YPos.NEXT
+"""Where writing goes on after a line: at the margin, below it."""
 _NO_DATE = datetime.datetime(1980, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -104,10 +106,12 @@ class _Pages(FPDF):
         tone = _TONES[story.status]
         self.ln(2)
         self._face(9, "B", tone)
-        self.cell(0, 6, story.verdict + (" so far" if story.unfinished else ""), **_NEXT_LINE)
+        self.cell(
+            0, 6, story.verdict + (" so far" if story.unfinished else ""), new_x=_LEFT, new_y=_BELOW
+        )
         if story.ratio:
             self._face(24, "B", tone)
-            self.cell(0, 12, story.ratio, **_NEXT_LINE)
+            self.cell(0, 12, story.ratio, new_x=_LEFT, new_y=_BELOW)
             self._face(_TEXT, colour=MUTED)
             weak = " — a weak answer, see why below" if story.status == "weak" else ""
             self._paragraph(f"tokens per parameter, {story.ratio_interval}{weak}")
@@ -173,7 +177,12 @@ class _Pages(FPDF):
                 self._face(size, style, colour)
                 self.set_x(x)
                 self.multi_cell(
-                    width - 2, size * _MM * 1.35, one_line(text), align="L", **_NEXT_LINE
+                    width - 2,
+                    size * _MM * 1.35,
+                    one_line(text),
+                    align="L",
+                    new_x=_LEFT,
+                    new_y=_BELOW,
                 )
             tallest = max(tallest, self.get_y())
             self.set_y(top)
@@ -192,13 +201,23 @@ class _Pages(FPDF):
             self.cell(20, _SMALL * _MM * _LINE, f"{_SIGNS[check.outcome]} {check.outcome}")
             self._face(_SMALL, "B")
             self.multi_cell(
-                52, _SMALL * _MM * _LINE, f"{check.rule} {check.name}", align="L", **_NEXT_LINE
+                52,
+                _SMALL * _MM * _LINE,
+                f"{check.rule} {check.name}",
+                align="L",
+                new_x=_LEFT,
+                new_y=_BELOW,
             )
             below = self.get_y()
             self._face(_SMALL)
             self.set_xy(self.l_margin + 74, y)
             self.multi_cell(
-                0, _SMALL * _MM * _LINE, one_line(check.message), align="L", **_NEXT_LINE
+                0,
+                _SMALL * _MM * _LINE,
+                one_line(check.message),
+                align="L",
+                new_x=_LEFT,
+                new_y=_BELOW,
             )
             self.set_y(max(below, self.get_y()) + 0.6)
 
@@ -304,12 +323,12 @@ class _Pages(FPDF):
         self.cell(indent, _TEXT * _MM * _LINE, one_line(mark))
         self.set_xy(self.l_margin + indent, y)
         self._face(_TEXT)
-        self.multi_cell(0, _TEXT * _MM * _LINE, _plain(text), align="L", **_NEXT_LINE)
+        self.multi_cell(0, _TEXT * _MM * _LINE, _plain(text), align="L", new_x=_LEFT, new_y=_BELOW)
         self.ln(0.6)
 
     def _paragraph(self, text: str, *, size: float | None = None, after: float = 1.6) -> None:
         height = (size or self.font_size_pt) * _MM * _LINE
-        self.multi_cell(0, height, _plain(text), align="L", **_NEXT_LINE)
+        self.multi_cell(0, height, _plain(text), align="L", new_x=_LEFT, new_y=_BELOW)
         self.ln(after)
 
     def _lines(self, text: str, width: float) -> int:
@@ -319,9 +338,6 @@ class _Pages(FPDF):
     def _face(self, size: float, style: str = "", colour: str = INK) -> None:
         self.set_font("sans", style, size)
         self.set_text_color(colour)
-
-
-_NEXT_LINE = {"new_x": XPos.LMARGIN, "new_y": YPos.NEXT}
 
 
 def _plain(text: str) -> str:

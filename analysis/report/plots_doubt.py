@@ -69,8 +69,11 @@ _GROUPS = (
 def holdout_picture(evidence: Evidence) -> Picture | None:
     """The dearest runs beside what the cheaper ones forecast of them."""
     found = evidence.fit.get("holdout") or {}
-    pairs = [(_run_of(evidence, item), item) for item in found.get("runs") or ()]
-    pairs = [(run, item) for run, item in pairs if run is not None and _drawable(item)]
+    pairs = [
+        (run, item)
+        for item in found.get("runs") or ()
+        if (run := _run_of(evidence, item)) is not None and _drawable(item)
+    ]
     if not pairs:
         return None
     pairs.sort(key=lambda pair: pair[1]["params"])
