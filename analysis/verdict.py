@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from analysis.bytes import tokens_differ
 from analysis.checks import Check, Status
 from analysis.fit_report import FitReport
 from analysis.optimum import OptimumRow
+from analysis.selection import COMPETITIVE
 from analysis.study import Study
 from analysis.validation import Outcome
 
 
 def laws_disagree(study: Study, row: OptimumRow | None) -> bool:
-    """Whether a headline of the wider law excludes the ratio by Chinchilla's."""
+    """Whether a headline of the wider law excludes the ratio by a Chinchilla's law that competes.
+
+    One whose hold-out error is beyond 1.5 times the wider law's has no say here either, as it has
+    none in the spread between laws.
+    """
     if study.headline != "skaling" or row is None or study.selection is None:
         return False
-    ratios = {s.name: s.tokens_per_parameter for s in study.selection.scores}
-    return not row.interval.low <= ratios.get("chinchilla", math.nan) <= row.interval.high
+    scores = {score.name: score for score in study.selection.scores}
+    five, six = scores.get("chinchilla"), scores.get("skaling")
+    if five is None or six is None or five.holdout > COMPETITIVE * six.holdout:
+        return False
+    return not row.interval.low <= five.tokens_per_parameter <= row.interval.high
 
 
 def verdict_message(

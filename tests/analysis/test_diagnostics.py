@@ -29,6 +29,7 @@ from analysis.validation import (
     largest_compute_holdout,
     missing_terms,
 )
+from analysis.verdict import laws_disagree
 
 
 def arrays(frame):
@@ -346,3 +347,25 @@ def test_noise_said_to_be_measured_on_replicates_is_that_of_the_replicates():
     assert found.fits["chinchilla"].noise_sd > 3 * sd
     (said,) = [check.message for check in found.checks if check.rule == "R9"]
     assert f"({freedom} degrees of freedom): {sd:.2%}" in said
+
+
+def test_a_law_far_behind_on_held_out_runs_has_no_say_in_the_verdict():
+    from dataclasses import replace
+
+    law = Surface(E=1.8, A=1.3e6, B=2.2e7, alpha=0.7, beta=0.73, k=0.4)
+    rng = np.random.default_rng(0)
+    N, ratio = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e9, 7), [1.0, 4.0, 20.0, 60.0]))
+    D = N * ratio
+    L = law.loss(N, D) * np.exp(0.002 * rng.standard_normal(len(N)))
+    table = read_rows(pd.DataFrame({"params": N, "tokens": D, "loss": L}))
+    found = fit_table(table, target_flops=3 * float(table.flops.max()), resamples=0, detail=False)
+    assert found.headline_law == "skaling"
+    study, row = found.study, found.optimum[0]
+    scores = {score.name: score for score in study.selection.scores}
+    five, six = scores["chinchilla"], scores["skaling"]
+    assert not row.interval.low <= five.tokens_per_parameter <= row.interval.high
+    assert five.holdout > 1.5 * six.holdout
+    assert not laws_disagree(study, row)
+    near = {**scores, "chinchilla": replace(five, holdout=1.4 * six.holdout)}
+    rival = replace(study, selection=replace(study.selection, scores=tuple(near.values())))
+    assert laws_disagree(rival, row)
