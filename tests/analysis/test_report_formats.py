@@ -32,6 +32,7 @@ FACTS = SweepFacts(
         RecipeCheck(params=1e8, learning_rate=0.01, losses={0.5: 3.01, 1.0: 3.0, 2.0: None})
     ],
     method={"schedule": "cosine to a tenth"},
+    next_steps=["`sweep extend formats --budget +1e20` gives the sweep more money."],
 )
 
 

@@ -82,6 +82,8 @@ def test_a_page_that_cannot_be_written_costs_the_sweep_nothing() -> None:
 
     interim = InterimReport(broken)
     interim.offer(SweepState(), {})
+    while (thread := interim._thread) is not None:
+        thread.join()
     interim.close()
     assert interim.trouble == "OSError: no room"
 
