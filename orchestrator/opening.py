@@ -50,6 +50,7 @@ def open_sweep(setting: Setting, journal: Journal) -> None:
             aside_flops=setting.plan.aside_flops,
             precision=setting.hardware.precision,
             precision_seconds=dict(setting.precision_seconds),
+            **({"kernels": list(setting.kernels)} if setting.kernels else {}),
             **({"tuning_flops": spent} if (spent := tuning_flops(setting.sweep_dir)) else {}),
         )
         return

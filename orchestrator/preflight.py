@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.budget import Budget
@@ -25,7 +26,7 @@ from orchestrator.setting import Setting
 from orchestrator.state import EventKind
 from orchestrator.sweep_files import FIRST_BATCH
 from orchestrator.trial import Hardware, Trial
-from trainer.config import Precision, TrainConfig
+from trainer.config import Kernels, Precision, TrainConfig
 
 SHARE_OF_BUDGET = 0.05
 """Most of the budget that learning by heart may cost."""
@@ -35,6 +36,9 @@ PAYS = 1.2
 
 NARROW = 64
 """Width below which bf16 is not tried on a CPU: casts cost more there than its products save."""
+
+WORTH_S = 120.0
+"""Expected seconds of a sweep below which its kernels are not measured."""
 
 _DEADLINE_S = 600.0
 
@@ -164,6 +168,44 @@ def settle_precision(
     seconds = reply["seconds_per_step"]
     pays = bool(seconds) and seconds["fp32"] >= PAYS * seconds["bf16"]
     return ("bf16" if pays else "fp32"), seconds
+
+
+def settle_kernels(budget: Budget, plan: Plan, machine: Machine, ask: Ask) -> list[dict[str, Any]]:
+    """Which implementations a sweep's runs use, where another choice than the rule's is faster.
+
+    The rule's choice is held against its alternatives at the narrowest and at the dearest planned
+    trial; a run takes what was found at the width that is nearer to its own (`kernels_for`). It is
+    measured once and journalled: a sweep that goes on computes as before. A sweep of less than two
+    minutes would not earn the seconds that this takes; on a cluster the machines are not this one.
+
+    Returns:
+        Of each width `d_model`, the `kernels` and the `gains` that were measured; or nothing.
+    """
+    if budget.run.address is not None or plan.estimated_s < WORTH_S:
+        return []
+    narrowest = min(plan.trials, key=lambda trial: trial.config.shape.d_model)
+    dearest = max(plan.trials, key=lambda trial: trial.flops)
+    configs = {trial.config.shape.d_model: trial.config for trial in (narrowest, dearest)}
+    reply = ask(
+        {
+            "what": "kernels",
+            "configs": [dataclasses.asdict(config) for config in configs.values()],
+            "device": "cuda" if gpus_per_trial(budget, machine) > 0 else "cpu",
+            "threads": max(1, int(budget.run.cpus_per_trial)),
+        }
+    )
+    return [
+        {"d_model": width, **choice}
+        for width, choice in zip(configs, reply["choices"], strict=True)
+    ]
+
+
+def kernels_for(measured: Sequence[Mapping[str, Any]], width: int) -> Kernels | None:
+    """The implementations of a run of some width; None for the trainer's rule."""
+    if not measured:
+        return None
+    nearest = min(measured, key=lambda found: abs(math.log(found["d_model"] / width)))
+    return Kernels(**nearest["kernels"])
 
 
 def _key(config: TrainConfig) -> str:

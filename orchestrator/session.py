@@ -23,7 +23,7 @@ from orchestrator.model_sizes import with_model_sizes
 from orchestrator.opening import TUNING_FOLDER, tuning_flops
 from orchestrator.plan import Plan, make_plan, settle
 from orchestrator.plan_record import cached
-from orchestrator.preflight import ask, settle_precision
+from orchestrator.preflight import ask, settle_kernels, settle_precision
 from orchestrator.recipe_file import with_files
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
@@ -112,6 +112,9 @@ def prepare(request: RunRequest) -> Prepared:
         if precision != hardware.precision:
             hardware = replace(hardware, precision=precision)
             plan = planned()
+    measured = opened.get("kernels", ()) if opened else ()
+    if not begun:
+        measured = settle_kernels(budget, plan, machine, ask)
     setting = Setting(
         budget=budget,
         budget_text=request.text,
@@ -123,6 +126,7 @@ def prepare(request: RunRequest) -> Prepared:
         hardware=hardware,
         machine=machine,
         precision_seconds=speeds,
+        kernels=tuple(measured),
     )
     return Prepared(setting=setting, begun=begun)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orchestrator.budget import Budget
 from orchestrator.data import PreparedData
@@ -37,3 +38,6 @@ class Setting:
     """Cores and GPUs."""
     precision_seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds a step in each arithmetic, where that was measured to settle `precision: auto`."""
+    kernels: tuple[Mapping[str, Any], ...] = ()
+    """What was measured of the implementations, by width (`preflight.settle_kernels`); empty: the
+    trainer's rule."""

@@ -33,6 +33,7 @@ from orchestrator.executors.base import (
 )
 from orchestrator.hardware import gpus_per_trial, processes_of
 from orchestrator.journal import Journal, disk_refuses
+from orchestrator.preflight import kernels_for
 from orchestrator.pruning import LOG_POINTS, PROTECTED
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind, Purpose, SweepState, TrialState, TrialStatus
@@ -321,6 +322,7 @@ class TrialRunner:
             prefix_dir=setting.outputs / PREFIX_FOLDER if branches else None,
             prefix_steps=branches,
             stalled_after_s=run.stalled_after,
+            kernels=kernels_for(setting.kernels, trial.config.shape.d_model),
             memory_share=min(1.0, gpus or run.cpus_per_trial / setting.machine.cores),
         )
         if race is not None:

@@ -325,4 +325,5 @@ def _refuse_begun(sweep_dir: Path) -> None:
 
 
 def _inside(setting: Setting, folder: Path) -> Setting:
-    return dataclasses.replace(setting, sweep_dir=folder)
+    # Its journal holds no measured kernels: a search that goes on computes by the rule, as before.
+    return dataclasses.replace(setting, sweep_dir=folder, kernels=())

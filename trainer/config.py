@@ -28,6 +28,8 @@ Precision = Literal["fp32", "bf16"]
 OptimizerName = Literal["adamw", "adam", "muon"]
 Init = Literal["scaled", "gpt2", "truncated", "femto", "own"]
 Order = Literal["epochs", "random"]
+Attention = Literal["explicit", "block", "sdpa"]
+Products = Literal["mkl", "onednn"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,6 +207,22 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Kernels:
+    """The implementations that compute a run: they differ in speed and in the last bits."""
+
+    attention: Attention
+    """How attention is computed."""
+    products: Products
+    """Library of fp32 matrix products on a CPU."""
+    attention_rows: int = 64
+    """Query rows of a block of `block` attention."""
+    head_chunk: float = 1.0
+    """Rows of logits at a time, over those of the rule (`trainer.model.loss`)."""
+    compiled: bool = False
+    """Whether forward and backward pass are compiled (on a GPU into CUDA graphs)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
     """How a run executes; nothing in here changes the loss beyond its last bits."""
 
@@ -233,6 +251,8 @@ class RunOptions:
     """Steps at which shorter runs of the same trajectory will branch off: kept in the store too."""
     stalled_after_s: float = 0.0
     """Silence after which the run counts as stuck, seconds (`trainer.pulse`); 0: never."""
+    kernels: Kernels | None = None
+    """The implementations; None: by the rule of `trainer.kernels`."""
     samples: bool = True
     """Whether samples, next-token probabilities and logits are recorded after the training."""
 

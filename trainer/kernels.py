@@ -1,37 +1,27 @@
 """Which implementations compute a run: they differ in speed and in the last bits of the result.
 
-The choice is a function of the hardware and of the request, never of a stopwatch: a run repeated
-on the same machine must give the same bits. What was chosen is recorded with the run.
+A rule picks them by the hardware: a run repeated on the same machine must give the same bits. A
+sweep measures at its start whether another choice is faster there (`trainer.probe`), writes that
+down and hands it to its runs. What was used is recorded with each run.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from trainer.model.attention import Backend
-
-Products = Literal["mkl", "onednn"]
+from trainer.config import Kernels
+from trainer.model.attention import BLOCK_ROWS, use_block_rows
+from trainer.model.loss import use_chunk_scale
 
 ONEDNN_WIDTH = 32
 """Width from which oneDNN's lower cost per product outweighs its higher cost per call."""
 
 _LOSSLESS_ERROR = 3e-6
 """Largest relative error of a 256 x 256 fp32 product that still counts as fp32 (bf16: 2e-3)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Kernels:
-    """The implementations of a run."""
-
-    attention: Backend
-    """How attention is computed."""
-    products: Products
-    """Library of fp32 matrix products on a CPU."""
 
 
 def choose(device: torch.device, *, d_model: int) -> Kernels:
@@ -49,8 +39,35 @@ def choose(device: torch.device, *, d_model: int) -> Kernels:
     return Kernels(attention="block", products="onednn" if onednn else "mkl")
 
 
+def settle(given: Kernels | None, device: torch.device, *, d_model: int) -> Kernels:
+    """What a run uses: what it was given, as far as it is exact here, or what the rule says.
+
+    A run that goes on elsewhere may meet a processor on which oneDNN's fp32 products are none.
+    """
+    if given is None:
+        return choose(device, d_model=d_model)
+    if given.products == "onednn" and not onednn_is_lossless():
+        return dataclasses.replace(given, products="mkl")
+    return given
+
+
+def describe(kernels: Kernels) -> dict[str, str]:
+    """What is recorded of the implementations; those that the rule never varies only if they do."""
+    attention: str = kernels.attention
+    if attention == "block" and kernels.attention_rows != BLOCK_ROWS:
+        attention = f"block of {kernels.attention_rows} rows"
+    record = {"attention": attention, "products": kernels.products}
+    if kernels.head_chunk != 1.0:
+        record["head_chunk"] = f"{kernels.head_chunk:g}"
+    if kernels.compiled:
+        record["compiled"] = "yes"
+    return record
+
+
 def use(kernels: Kernels) -> None:
-    """Make this process compute fp32 products with the chosen library."""
+    """Make this process compute with the chosen library and sizes of blocks."""
+    use_block_rows(kernels.attention_rows)
+    use_chunk_scale(kernels.head_chunk)
     # "medium" allows bf16 inside; it is only ever set where `onednn_is_lossless` has shown that
     # this processor does not make use of that.
     medium = kernels.products == "onednn"

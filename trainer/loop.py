@@ -31,6 +31,10 @@ class Diverged(Exception):
         self.step = step
 
 
+COMPILE: dict[str, Any] = {"mode": "reduce-overhead", "dynamic": False}
+"""How a step is compiled: into CUDA graphs, anew for another size of a micro-batch."""
+
+
 class Training:
     """A run in progress: model, optimiser, step, and the loss of every step so far.
 
@@ -39,6 +43,7 @@ class Training:
         batches: the tokens of each step.
         device: where.
         backend: how attention is computed.
+        compiled: whether forward and backward pass are compiled.
         micro_batch_sequences: most sequences of one pass; 0: the whole batch. Halved when memory
             does not suffice.
         group: the processes that share each batch; None: this one alone.
@@ -54,6 +59,7 @@ class Training:
         *,
         device: torch.device,
         backend: Backend,
+        compiled: bool = False,
         micro_batch_sequences: int = 0,
         group: Group | None = None,
     ) -> None:
@@ -63,6 +69,7 @@ class Training:
         self.batches = batches
         self._group = group or Group()
         self.model = build_model(config, backend=backend).to(device)
+        self._loss = torch.compile(self.model.loss, **COMPILE) if compiled else self.model.loss
         self._optimizer = Optimizer(self.model, config.optimizer)
         self.micro_batch = micro_batch_sequences or config.batch_sequences
         self.halvings = 0
@@ -129,14 +136,15 @@ class Training:
                 place = number * self._group.size + self._group.rank
                 torch.manual_seed(_noise_seed(self.config.seed, self.step, place))
             with self._precision():
-                loss = self.model.loss(*inputs_and_targets(part))
+                loss = self._loss(*inputs_and_targets(part))
             auxiliary = self.model.auxiliary_loss()
             objective = loss if auxiliary is None else loss + auxiliary
             if len(parts) > 1:
                 share = len(part) / len(ids)
                 loss, objective = loss * share, objective * share
             objective.backward()
-            total = loss.detach() if total is None else total + loss.detach()
+            # A copy: the next run of a CUDA graph overwrites what this one returned.
+            total = loss.detach().clone() if total is None else total + loss.detach()
         assert total is not None
         return total
 

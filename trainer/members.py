@@ -18,10 +18,9 @@ import torch
 from trainer import checkpoint, kernels, run
 from trainer import device as devices
 from trainer.batches import TokenBatches
-from trainer.config import RunOptions, TrainConfig
+from trainer.config import Kernels, RunOptions, TrainConfig
 from trainer.data.shards import TokenData
 from trainer.execution import Execution
-from trainer.kernels import Kernels
 from trainer.loop import Diverged
 from trainer.memory import keep_freed_memory
 from trainer.parallel import Group

@@ -24,7 +24,7 @@ from trainer.data.shards import TokenData
 from trainer.diagnose import Check, diagnose
 from trainer.memory import keep_freed_memory
 from trainer.observations import batch_text
-from trainer.probe import measure
+from trainer.probe import Choice, compare, measure
 from trainer.stacking import Judgement, judge
 
 MEASURED_TOKENS = 4096
@@ -41,17 +41,20 @@ SHOWN_SEQUENCES = 2
 class Request:
     """What to look into."""
 
-    what: Literal["architecture", "precision", "stacks"]
+    what: Literal["architecture", "precision", "kernels", "stacks"]
     """`architecture`: the checks of `trainer.diagnose`. `precision`: seconds a step in each.
-    `stacks`: what training some trials together would gain."""
+    `kernels`: which implementations pay for some shapes. `stacks`: what training some trials
+    together would gain."""
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     """A `TrainConfig` as plain values; for `architecture` and `precision`."""
+    configs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Runs of the shapes asked about, as `config`; for `kernels`."""
     stacks: list[list[dict[str, Any]]] = dataclasses.field(default_factory=list)
     """Of each stack its members, as `config`; for `stacks`."""
     data_dir: str = ""
     """Folder of the token files; for `architecture`."""
     device: str = "cpu"
-    """`cpu` or `cuda`; for `precision` and `stacks`."""
+    """`cpu` or `cuda`; not for `architecture`."""
     threads: int = 1
     """CPU threads, as the trials will have."""
     allowed_flops: float = float("inf")
@@ -68,6 +71,8 @@ class Reply:
     """First inputs and targets as text."""
     seconds_per_step: dict[str, float] = dataclasses.field(default_factory=dict)
     """Median time of a training step by arithmetic."""
+    choices: tuple[Choice, ...] = ()
+    """The kernels of each shape."""
     stacks: tuple[Judgement, ...] = ()
     """What each stack would gain."""
     seconds: float = 0.0
@@ -88,6 +93,8 @@ def answer(request: Request) -> Reply:
     elif request.what == "precision":
         config = TrainConfig.from_dict(request.config)
         reply = Reply(seconds_per_step=_speeds(config, request))
+    elif request.what == "kernels":
+        reply = Reply(choices=_choices(request))
     else:
         reply = Reply(stacks=_judged(request))
     return dataclasses.replace(reply, seconds=time.monotonic() - started)
@@ -126,6 +133,14 @@ def _speeds(config: TrainConfig, request: Request) -> dict[str, float]:
             )
             found[name].append(speed.seconds_per_step)
     return {name: statistics.median(times) for name, times in found.items()}
+
+
+def _choices(request: Request) -> tuple[Choice, ...]:
+    """The kernels of each shape asked about, in about a second each."""
+    return tuple(
+        compare(TrainConfig.from_dict(config), device=request.device, threads=request.threads)
+        for config in request.configs
+    )
 
 
 def _judged(request: Request) -> tuple[Judgement, ...]:

@@ -21,13 +21,12 @@ import torch
 from trainer import device as devices
 from trainer import kernels, parallel
 from trainer.batches import TokenBatches
-from trainer.config import RunOptions, TrainConfig
+from trainer.config import Kernels, RunOptions, TrainConfig
 from trainer.data.shards import TokenData
 from trainer.durable import write_atomically
 from trainer.evaluate import held_out_sequences
 from trainer.execution import Execution, is_evaluation_step, kept_steps
 from trainer.footprint import largest_micro_batch
-from trainer.kernels import Kernels
 from trainer.loop import Diverged, Training
 from trainer.memory import keep_freed_memory
 from trainer.metrics import ReplayMismatch, log_steps
@@ -86,7 +85,7 @@ def run_trial(
                 f"batch_sequences must be a multiple of the {group.size} processes, got "
                 f"{config.batch_sequences}"
             )
-        chosen = kernels.choose(device, d_model=config.shape.d_model)
+        chosen = kernels.settle(options.kernels, device, d_model=config.shape.d_model)
         kernels.use(chosen)
         training = _start(config, options, data, device=device, chosen=chosen, group=group)
         if not group.leads:
@@ -127,6 +126,7 @@ def _start(
         batches,
         device=device,
         backend=chosen.attention,
+        compiled=chosen.compiled,
         micro_batch_sequences=min(micro_batch, sequences),
         group=group,
     )
@@ -224,7 +224,6 @@ def describe(
         "device": devices.name_of(device),
         "threads": str(options.threads),
         "processes": str(group.size),
-        "attention": chosen.attention,
-        "products": chosen.products,
+        **kernels.describe(chosen),
         **devices.versions(),
     }

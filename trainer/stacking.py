@@ -13,17 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from trainer import device as devices
 from trainer import kernels
-from trainer.batches import TokenBatches
 from trainer.config import RunOptions, TrainConfig
 from trainer.durable import write_atomically
 from trainer.loop import Training
 from trainer.members import choose_kernels, run_members, stack_name
 from trainer.memory import keep_freed_memory
+from trainer.probe import now, random_batches
 from trainer.result import Progress, RunResult
 from trainer.run import run_trial
 from trainer.stack import Member, Stack, why_not
@@ -69,16 +68,16 @@ def gain(
     first = configs[0]
     alone = kernels.choose(where, d_model=first.shape.d_model)
     stacked = choose_kernels(first, where)
-    batches = _random_batches(first)
+    batches = random_batches(first)
     single = Training(first, batches, device=where, backend=alone.attention)
     members = [Member(c, batches, device=where, backend=stacked.attention) for c in configs]
     stack = Stack(members, backend=stacked.attention)
 
     def turn(chosen: kernels.Kernels, step: Callable[[], None]) -> float:
         kernels.use(chosen)
-        started = _now(where)
+        started = now(where)
         step()
-        return _now(where) - started
+        return now(where) - started
 
     ratios: list[float] = []
     began = time.perf_counter()
@@ -160,21 +159,3 @@ def run_all(
         run_trial(config, options, out, on_progress=on_progress, should_stop=should_stop)
         for config, out in zip(configs, out_dirs, strict=True)
     ]
-
-
-def _random_batches(config: TrainConfig) -> TokenBatches:
-    size = 8 * config.batch_tokens + 2 * config.shape.context
-    tokens = np.random.default_rng(0).integers(0, config.shape.vocab_size, size, dtype=np.uint32)
-    return TokenBatches(
-        tokens,
-        context=config.shape.context,
-        batch_sequences=config.batch_sequences,
-        seed=config.seed,
-    )
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()

@@ -19,7 +19,7 @@ from orchestrator.journal import read_events, read_state
 from orchestrator.operations import log_lines
 from orchestrator.outcome import Answer, _facts
 from orchestrator.plan import make_plan
-from orchestrator.preflight import ask, settle_precision
+from orchestrator.preflight import WORTH_S, ask, kernels_for, settle_kernels, settle_precision
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind
@@ -216,6 +216,64 @@ def test_the_precision_is_frozen_in_the_journal_and_in_every_trial(
     assert outcome.state.opened["precision"] == "bf16"
     assert outcome.state.opened["precision_seconds"] == {"fp32": 2.0, "bf16": 1.0}
     assert {t.config.precision for t in outcome.state.trials.values()} == {"bf16"}
+
+
+FOUND = [
+    {"d_model": 16, "kernels": {"attention": "block", "products": "mkl"}, "gains": {"x": 1.0}},
+    {"d_model": 64, "kernels": {"attention": "sdpa", "products": "onednn"}, "gains": {"x": 1.4}},
+]
+
+
+def test_kernels_are_measured_at_the_narrowest_and_the_dearest_trial(
+    make_setting: Callable[..., Setting],
+) -> None:
+    setting = make_setting()
+    choices = [{"kernels": f["kernels"], "gains": f["gains"]} for f in FOUND]
+    asked = Asked({"choices": choices})
+    settled = settle_kernels(setting.budget, setting.plan, setting.machine, asked)
+    (request,) = asked.requests
+    widths = [config["shape"]["d_model"] for config in request["configs"]]
+    assert widths[0] == min(t.config.shape.d_model for t in setting.plan.trials)
+    dearest = max(setting.plan.trials, key=lambda trial: trial.flops)
+    assert widths[1] == dearest.config.shape.d_model
+    assert [found["d_model"] for found in settled] == widths
+    assert [found["kernels"] for found in settled] == [f["kernels"] for f in FOUND]
+
+
+def test_kernels_of_a_short_sweep_and_of_a_cluster_are_those_of_the_rule(
+    make_setting: Callable[..., Setting],
+) -> None:
+    setting, asked = make_setting(), Asked({})
+    short = dataclasses.replace(setting.plan, estimated_s=WORTH_S - 1)
+    assert settle_kernels(setting.budget, short, setting.machine, asked) == []
+    cluster = parse_budget(setting.budget_text + "run: {address: auto}\n")
+    assert settle_kernels(cluster, setting.plan, setting.machine, asked) == []
+    assert asked.requests == []
+
+
+def test_a_run_takes_the_kernels_of_the_width_nearest_to_its_own() -> None:
+    assert kernels_for([], 16) is None
+    taken = [kernels_for(FOUND, width) for width in (8, 31, 33, 500)]
+    assert [kernels.attention for kernels in taken if kernels] == ["block", "block", "sdpa", "sdpa"]
+
+
+def test_measured_kernels_are_frozen_in_the_journal_and_handed_to_every_run(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    setting = dataclasses.replace(make_setting(), kernels=tuple(FOUND))
+    given = {}
+
+    def look(job: Any) -> None:
+        given[job.config.shape.d_model] = job.options.kernels
+
+    fake_executor.before = look
+    outcome = run(setting, fake_executor, None)
+    assert outcome.state.opened is not None
+    assert outcome.state.opened["kernels"] == FOUND
+    assert given == {width: kernels_for(FOUND, width) for width in given}
+    assert len(given) > 1
+    untold = run(make_setting(), type(fake_executor)(), None)
+    assert untold.state.trials.keys() == outcome.state.trials.keys()
 
 
 def test_the_trainer_answers_about_a_real_corpus(

@@ -1,19 +1,25 @@
-"""The choice of implementations: by hardware, recorded, and never lossy."""
+"""The choice of implementations: by hardware or as given, recorded, and never lossy."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 
 from trainer import kernels
-from trainer.kernels import Kernels
+from trainer.config import Kernels
+from trainer.model.attention import BLOCK_ROWS, attend, use_block_rows
+from trainer.model.loss import chunk_rows, head_loss, use_chunk_scale
 
 
 @pytest.fixture(autouse=True)
-def restored_precision() -> None:
+def restored_settings() -> None:
     before = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(before)
+    use_block_rows(BLOCK_ROWS)
+    use_chunk_scale(1.0)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +84,56 @@ def test_a_gpu_that_only_emulates_bf16_does_not_have_it(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert not kernels.has_bf16(torch.device("cuda"))
+
+
+@pytest.mark.parametrize("rows", [8, 32, 100, 128])
+def test_attention_is_the_same_in_blocks_of_any_size(rows: int) -> None:
+    q, k, v = torch.randn(3, 2, 2, 100, 8, generator=torch.Generator().manual_seed(0))
+    tensors = [x.requires_grad_() for x in (q, k, v)]
+    expected = torch.autograd.grad(attend(q, k, v, backend="explicit").square().sum(), tensors)
+    kernels.use(Kernels(attention="block", products="mkl", attention_rows=rows))
+    found = attend(q, k, v, backend="block")
+    assert found.grad_fn is not None
+    blocks = found.grad_fn.next_functions[0][0]
+    # q, k, v and one array of weights a block.
+    assert len(blocks.saved_tensors) == 3 + math.ceil(100 / rows)
+    for mine, other in zip(
+        torch.autograd.grad(found.square().sum(), tensors), expected, strict=True
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_computes_as_many_rows_at_once_as_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hidden = torch.randn(2048, 4)
+    weight, targets = torch.randn(256, 4), torch.zeros(2048, dtype=torch.long)
+    expected = head_loss(hidden, weight, None, targets)
+    assert chunk_rows(256, device_type="cpu") == 1024
+    kernels.use(Kernels(attention="block", products="mkl", head_chunk=0.25))
+    assert chunk_rows(256, device_type="cpu") == 256
+    torch.testing.assert_close(head_loss(hidden, weight, None, targets), expected)
+
+
+def test_what_a_run_is_given_is_used_as_far_as_it_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    given = Kernels(attention="sdpa", products="onednn", attention_rows=32, head_chunk=4.0)
+    monkeypatch.setattr(kernels, "onednn_is_lossless", lambda: True)
+    assert kernels.settle(given, cpu, d_model=8) == given
+    assert kernels.settle(None, cpu, d_model=8) == kernels.choose(cpu, d_model=8)
+    monkeypatch.setattr(kernels, "onednn_is_lossless", lambda: False)
+    assert kernels.settle(given, cpu, d_model=8).products == "mkl"
+
+
+def test_what_the_rule_would_not_have_chosen_is_named_in_the_record() -> None:
+    plain = Kernels(attention="block", products="mkl")
+    assert kernels.describe(plain) == {"attention": "block", "products": "mkl"}
+    other = Kernels(
+        attention="block", products="mkl", attention_rows=32, head_chunk=0.25, compiled=True
+    )
+    assert kernels.describe(other) == {
+        "attention": "block of 32 rows",
+        "products": "mkl",
+        "head_chunk": "0.25",
+        "compiled": "yes",
+    }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from trainer import loop
 from trainer.batches import TokenBatches
 from trainer.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from trainer.data.shards import TokenData
@@ -24,14 +25,14 @@ Start = Callable[..., Training]
 def start(token_data: TokenData) -> Start:
     """Begin a run; keyword arguments other than the configuration go to `Training`."""
 
-    def begin(config: TrainConfig, **settings: int) -> Training:
+    def begin(config: TrainConfig, *, backend: str = "block", **settings: int) -> Training:
         batches = TokenBatches(
             token_data.train,
             context=config.shape.context,
             batch_sequences=config.batch_sequences,
             seed=config.seed,
         )
-        return Training(config, batches, device=torch.device("cpu"), backend="block", **settings)
+        return Training(config, batches, device=torch.device("cpu"), backend=backend, **settings)
 
     return begin
 
@@ -251,3 +252,17 @@ def test_a_load_that_was_read_to_the_cpu_goes_on_where_the_model_is(
     training.restore(state)
     assert training._load is not None
     assert training._load.device.type == "meta"
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("family", ["gpt", "llama"])
+def test_a_compiled_step_is_the_same_step(
+    family: str, make_config: MakeConfig, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced whole, as for a GPU; what is generated from the trace is the compiler's own matter."""
+    traced = {"backend": "aot_eager", "fullgraph": True, "dynamic": False}
+    monkeypatch.setattr(loop, "COMPILE", traced)
+    config = make_config(family=family)
+    plain, compiled = (start(config, backend="sdpa", compiled=c) for c in (False, True))
+    assert train(compiled, 3) == pytest.approx(train(plain, 3), rel=1e-6)
+    assert compiled.grad_norms == pytest.approx(plain.grad_norms, rel=1e-5)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
+from trainer.config import Kernels, OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
 from trainer.data.shards import TokenData
 from trainer.flops import training_flops_per_token
 from trainer.footprint import checkpoint_bytes
@@ -391,3 +391,21 @@ def test_a_checkpoint_takes_the_disk_that_was_estimated(
     (size,) = {path.stat().st_size for path in (tmp_path / "checkpoints").glob("*.pt")}
     # Tensors' names and the archive's frame come on top: some 60 kB at any size.
     assert 0 <= size - checkpoint_bytes(config.shape) < 1e5
+
+
+def test_given_kernels_are_used_and_recorded_and_a_change_on_the_way_is_told(
+    make_config: Callable[..., TrainConfig], options: RunOptions, tmp_path: Path
+) -> None:
+    given = Kernels(attention="sdpa", products="mkl", head_chunk=0.25)
+    chosen = dataclasses.replace(options, kernels=given, samples=False)
+    with pytest.raises(Interrupted):
+        run_trial(make_config(), chosen, tmp_path, should_stop=lambda: True)
+    result = run_trial(make_config(), dataclasses.replace(chosen, kernels=None), tmp_path)
+    assert "attention" in result.versions
+    note = result.notes[0]
+    assert "'attention': 'sdpa'" in note
+    assert "the last bits may differ" in note
+    again = run_trial(make_config(), chosen, tmp_path / "again")
+    assert (again.versions["attention"], again.versions["head_chunk"]) == ("sdpa", "0.25")
+    assert again.loss == pytest.approx(result.loss, rel=1e-4)
+    assert again.trial_id == result.trial_id

@@ -12,20 +12,35 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.config import Attention
 from trainer.model.norm import RMSNorm
 from trainer.model.position import rotary_tables, rotate
 from trainer.shapes import ModelShape
 
-Backend = Literal["explicit", "block", "sdpa"]
+Backend = Attention
 
 BLOCK_ROWS = 64
 """Query rows of a block; 32 to 128 were within 10 % of each other for T = 128 to 512."""
+
+
+@dataclass(slots=True)
+class _Blocks:
+    rows: int = BLOCK_ROWS
+
+
+_blocks = _Blocks()
+
+
+def use_block_rows(rows: int) -> None:
+    """Make this process compute attention in blocks of so many query rows."""
+    _blocks.rows = rows
 
 
 class LayerCache:
@@ -229,8 +244,9 @@ class _BlockCausal(torch.autograd.Function):
         out = q.new_empty(q.shape[0], length, v.shape[-1])
         keys = k.transpose(1, 2)
         saved = []
-        for start in range(0, length, BLOCK_ROWS):
-            end = min(start + BLOCK_ROWS, length)
+        rows = _blocks.rows
+        for start in range(0, length, rows):
+            end = min(start + rows, length)
             mask = _causal_mask(start, end, q.dtype, q.device)
             scores = torch.baddbmm(mask, q[:, start:end], keys[:, :, :end], alpha=scale)
             weights = torch.softmax(scores, -1)

@@ -7,6 +7,7 @@ gain is speed: logits become probabilities and then their own gradient in place,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,11 +23,23 @@ _GPU_BYTES = 2**28
 """Logits of a chunk (fp32 bytes) on a GPU."""
 
 
+@dataclass(slots=True)
+class _Chunks:
+    scale: float = 1.0
+
+
+_chunks = _Chunks()
+
+
+def use_chunk_scale(scale: float) -> None:
+    """Make this process compute so many times the rule's rows of logits at once."""
+    _chunks.scale = scale
+
+
 def chunk_rows(vocabulary: int, *, device_type: str) -> int:
     """Rows of logits that are computed at once."""
-    if device_type == "cpu":
-        return max(_LEAST_ROWS, _CACHED_BYTES // (4 * vocabulary))
-    return max(_LEAST_ROWS, _GPU_BYTES // (4 * vocabulary))
+    budget = _CACHED_BYTES if device_type == "cpu" else _GPU_BYTES
+    return round(_chunks.scale * max(_LEAST_ROWS, budget // (4 * vocabulary)))
 
 
 def head_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ class _Rotate(torch.autograd.Function):
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, layout: RotaryLayout, *, sign: float) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _turned_in_one(x, cos, sin, layout, sign=sign)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     out = torch.empty_like(wide, memory_format=torch.contiguous_format)
     first, second = _pairs(wide, layout)
@@ -71,6 +73,17 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor, layout: RotaryLayout, *, sign: 
     torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-sign)
     torch.mul(second, cos, out=turned_second).addcmul_(first, sin, value=sign)
     return out.to(x.dtype)
+
+
+def _turned_in_one(
+    x: Tensor, cos: Tensor, sin: Tensor, layout: RotaryLayout, *, sign: float
+) -> Tensor:
+    """The same for a compiler, which fuses operations itself and refuses to write into views."""
+    first, second = _pairs(x.to(torch.promote_types(x.dtype, torch.float32)), layout)
+    turned = first * cos - sign * second * sin, second * cos + sign * first * sin
+    if layout == "interleaved":
+        return torch.stack(turned, dim=-1).flatten(-2).to(x.dtype)
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 def _pairs(x: Tensor, layout: RotaryLayout) -> tuple[Tensor, Tensor]:
