@@ -170,7 +170,9 @@ def settle_precision(
     return ("bf16" if pays else "fp32"), seconds
 
 
-def settle_kernels(budget: Budget, plan: Plan, machine: Machine, ask: Ask) -> list[dict[str, Any]]:
+def settle_kernels(
+    budget: Budget, plan: Plan, machine: Machine, ask: Ask
+) -> tuple[dict[str, Any], ...]:
     """Which implementations a sweep's runs use, where another choice than the rule's is faster.
 
     The rule's choice is held against its alternatives at the narrowest and at the dearest planned
@@ -181,8 +183,8 @@ def settle_kernels(budget: Budget, plan: Plan, machine: Machine, ask: Ask) -> li
     Returns:
         Of each width `d_model`, the `kernels` and the `gains` that were measured; or nothing.
     """
-    if budget.run.address is not None or plan.estimated_s < WORTH_S:
-        return []
+    if budget.run.address is not None or plan.estimated_s < WORTH_S or not plan.trials:
+        return ()
     narrowest = min(plan.trials, key=lambda trial: trial.config.shape.d_model)
     dearest = max(plan.trials, key=lambda trial: trial.flops)
     configs = {trial.config.shape.d_model: trial.config for trial in (narrowest, dearest)}
@@ -194,10 +196,10 @@ def settle_kernels(budget: Budget, plan: Plan, machine: Machine, ask: Ask) -> li
             "threads": max(1, int(budget.run.cpus_per_trial)),
         }
     )
-    return [
+    return tuple(
         {"d_model": width, **choice}
         for width, choice in zip(configs, reply["choices"], strict=True)
-    ]
+    )
 
 
 def kernels_for(measured: Sequence[Mapping[str, Any]], width: int) -> Kernels | None:

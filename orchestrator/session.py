@@ -112,9 +112,6 @@ def prepare(request: RunRequest) -> Prepared:
         if precision != hardware.precision:
             hardware = replace(hardware, precision=precision)
             plan = planned()
-    measured = opened.get("kernels", ()) if opened else ()
-    if not begun:
-        measured = settle_kernels(budget, plan, machine, ask)
     setting = Setting(
         budget=budget,
         budget_text=request.text,
@@ -126,7 +123,7 @@ def prepare(request: RunRequest) -> Prepared:
         hardware=hardware,
         machine=machine,
         precision_seconds=speeds,
-        kernels=tuple(measured),
+        kernels=tuple(opened.get("kernels", ())) if opened else (),
     )
     return Prepared(setting=setting, begun=begun)
 
@@ -148,6 +145,8 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
         print_plan(console, plan, hardware.throughput)
         if console.input("\nRun it? [Y/n] ").strip().lower() not in ("", "y", "yes"):
             return None
+    if not begun:
+        setting = replace(setting, kernels=settle_kernels(budget, plan, machine, ask))
     display = display_for(request, console, quote_of(plan), Estimator())
     if not begun:
         display.note(

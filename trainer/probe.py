@@ -6,13 +6,14 @@ import dataclasses
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from trainer import kernels
 from trainer.batches import TokenBatches
-from trainer.config import Kernels, ScheduleConfig, TrainConfig
+from trainer.config import Kernels, Products, ScheduleConfig, TrainConfig
 from trainer.flops import training_flops_per_token
 from trainer.loop import Training
 from trainer.memory import keep_freed_memory
@@ -168,7 +169,7 @@ def alternatives(rule: Kernels, config: TrainConfig, device: torch.device) -> di
                 )
         found["attention sdpa"] = dataclasses.replace(rule, attention="sdpa")
     if config.precision == "fp32" and kernels.onednn_is_lossless():
-        other = "mkl" if rule.products == "onednn" else "onednn"
+        other: Products = "mkl" if rule.products == "onednn" else "onednn"
         found[f"products {other}"] = dataclasses.replace(rule, products=other)
     rows = chunk_rows(shape.vocab_size, device_type="cpu")
     for scale in (0.25, 4.0):
@@ -215,7 +216,7 @@ def _compilation_pays(gain: float, run_s: float, compile_s: float) -> bool:
     return run_s * (1.0 - 1.0 / gain) >= 2.0 * compile_s
 
 
-def _difference(rule: Kernels, other: Kernels) -> dict[str, object]:
+def _difference(rule: Kernels, other: Kernels) -> dict[str, Any]:
     return {
         field.name: getattr(other, field.name)
         for field in dataclasses.fields(Kernels)

@@ -245,9 +245,9 @@ def test_kernels_of_a_short_sweep_and_of_a_cluster_are_those_of_the_rule(
 ) -> None:
     setting, asked = make_setting(), Asked({})
     short = dataclasses.replace(setting.plan, estimated_s=WORTH_S - 1)
-    assert settle_kernels(setting.budget, short, setting.machine, asked) == []
+    assert settle_kernels(setting.budget, short, setting.machine, asked) == ()
     cluster = parse_budget(setting.budget_text + "run: {address: auto}\n")
-    assert settle_kernels(cluster, setting.plan, setting.machine, asked) == []
+    assert settle_kernels(cluster, setting.plan, setting.machine, asked) == ()
     assert asked.requests == []
 
 
