@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,9 @@ _POSITIVE = (
     "bpb",
     "batch_tokens",
     "steps",
+    "experts",
+    "granularity",
+    "lr_area",
 )
 _NON_NEGATIVE = (
     "params_embedding",
@@ -34,8 +38,10 @@ _NON_NEGATIVE = (
     "wall_s",
     "tokens_per_s",
     "mfu",
+    "sparsity",
 )
-_NUMERIC = _POSITIVE + _NON_NEGATIVE
+_ANY_SIGN = ("lr_annealed",)
+_NUMERIC = _POSITIVE + _NON_NEGATIVE + _ANY_SIGN
 _FAULTS_PER_COLUMN = 20
 _DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d+,\d+\s*$")
 
@@ -56,11 +62,18 @@ def excluded_reasons(cells: pd.Series, *, flag: str = "") -> pd.Series:
     return cells.map({cell: reason(cell) for cell in cells.unique()}).astype("str")
 
 
-def to_numbers(frame: pd.DataFrame, column: str) -> list[Fault]:
-    """Make the numeric columns float64 in place; report every bad cell of a used row."""
+def to_numbers(
+    frame: pd.DataFrame, required: Collection[str], *, never_blank: Collection[str]
+) -> list[Fault]:
+    """Make the numeric columns float64 in place; report every bad cell of a used row.
+
+    Args:
+        frame: the rows under our names, with their `excluded` reasons.
+        required: columns in which no used row may lack a number.
+        never_blank: those of them that may not be left out by being blank throughout.
+    """
     faults: list[Fault] = []
     used = (frame["excluded"] == "").to_numpy()
-    required = {"tokens", "loss", "flops", column}
     for name in _NUMERIC:
         if name not in frame:
             continue
@@ -69,10 +82,10 @@ def to_numbers(frame: pd.DataFrame, column: str) -> list[Fault]:
         blank = cells.isna().to_numpy()
         if not pd.api.types.is_numeric_dtype(cells):
             blank = blank | (cells.astype(str).str.strip() == "").to_numpy()
-        whole_blank = bool(blank[used].all()) and name not in ("tokens", "loss", column)
+        whole_blank = bool(blank[used].all()) and name not in never_blank
         need = used & (name in required) & (not whole_blank)
         bad = (need | (used & ~blank)) & ~np.isfinite(values)
-        low = (values <= 0) if name in _POSITIVE else (values < 0)
+        low = (values <= 0) if name in _POSITIVE else (values < 0) & (name not in _ANY_SIGN)
         wrong_sign = used & ~bad & np.isfinite(values) & low
         faults += _cell_faults(frame, name, bad, "not-a-number", "must be a finite number")
         sign = "greater than zero" if name in _POSITIVE else "zero or more"

@@ -307,7 +307,8 @@ def _r8_uniform(facts: Facts) -> tuple[Check, ...]:
                 facts.max_epochs <= MAX_EPOCHS,
                 "refuse",
                 f"up to {facts.max_epochs:.2g} passes over the data; beyond {MAX_EPOCHS:.0f} "
-                "repeated tokens are worth less and need the data-constrained law",
+                "repeated tokens are worth less and need the data-constrained law "
+                "(--law data_constrained)",
             )
         )
     return tuple(checks)

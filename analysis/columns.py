@@ -36,6 +36,9 @@ COLUMNS = (
 )
 """The loss table's columns, in the order in which they are written."""
 
+LAW_COLUMNS = ("experts", "granularity", "sparsity", "lr_area", "lr_annealed")
+"""Further columns that some laws read; see `analysis.law_inputs`."""
+
 CONVENTIONS = ("matmul", "total", "body", "active")
 """Named readings of N, the default first: `params_<name>` holds it."""
 

@@ -44,6 +44,9 @@ class Family:
     """Upper limits of theta."""
     source: str
     """Paper and place of formula and constants."""
+    shed: tuple[str, ...] = ()
+    """Parameters with published values that may be kept at them, the first to go first, where
+    runs are too few for all or do not depend on one."""
     at: AtPoint | None = None
     """Its inputs at N parameters and D tokens; None = N and D as they are, if it has both."""
 
@@ -108,6 +111,8 @@ def fit_family(
     starts: int = 12,
     seed: int = 0,
     logarithmic: bool = True,
+    held: Mapping[str, float] | None = None,
+    start: FloatArray | None = None,
     **inputs: FloatArray,
 ) -> FamilyFit:
     """Fit a family to losses, from its published parameters and random starts around them.
@@ -119,43 +124,53 @@ def fit_family(
         starts: number of starts.
         seed: of the random starts.
         logarithmic: fit ln L; False fits L itself, as some papers do.
+        held: parameters that are not fitted, with their values.
+        start: where the first start begins; None = the published parameters.
         inputs: the family's inputs by name, shape (m,) each.
 
     Raises:
         ValueError: with fewer runs than parameters, or inputs that are missing or unknown.
     """
     L = np.asarray(L, dtype=np.float64)
-    if len(L) < len(family.parameters):
-        raise ValueError(
-            f"{family.name} has {len(family.parameters)} parameters; got {len(L)} runs"
-        )
+    free = np.array([name not in (held or {}) for name in family.parameters])
+    if len(L) < free.sum():
+        raise ValueError(f"{family.name} has {free.sum()} parameters to fit; got {len(L)} runs")
     low, high = np.array(family.low), np.array(family.high)
-    first = np.clip(np.array(family.published), low, high)
+    first = np.clip(np.array(family.published if start is None else start), low, high)
+    for name, value in (held or {}).items():
+        first[family.parameters.index(name)] = value
     rng = np.random.default_rng(seed)
     spread = 0.25 * np.maximum(np.abs(first), 0.05)
 
-    def residual(theta: FloatArray) -> FloatArray:
+    def whole(moving: FloatArray) -> FloatArray:
+        theta = first.copy()
+        theta[free] = moving
+        return theta
+
+    def residual(moving: FloatArray) -> FloatArray:
+        theta = whole(moving)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             loss = np.maximum(family.loss(theta, **inputs), 1e-12)
             value = np.log(loss) - np.log(L) if logarithmic else loss - L
         return np.nan_to_num(value, nan=30.0, posinf=30.0, neginf=-30.0)
 
-    def slope(theta: FloatArray) -> FloatArray:
+    def slope(moving: FloatArray) -> FloatArray:
+        theta = whole(moving)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             slopes = family.jacobian(theta, **inputs)
             if not logarithmic:
                 slopes = slopes * family.loss(theta, **inputs)[:, None]
-            return np.nan_to_num(slopes, nan=0.0, posinf=0.0, neginf=0.0)
+            return np.nan_to_num(slopes[:, free], nan=0.0, posinf=0.0, neginf=0.0)
 
     best, objectives = None, []
     for i in range(starts):
-        start = first if i == 0 else first + spread * rng.standard_normal(len(first))
+        begin = first if i == 0 else first + spread * rng.standard_normal(len(first))
         found = least_squares(
             residual,
             jac=slope,
-            x0=np.clip(start, low + 1e-9, high - 1e-9),
-            bounds=(low, high),
-            x_scale=np.maximum(np.abs(first), 1e-2),
+            x0=np.clip(begin, low + 1e-9, high - 1e-9)[free],
+            bounds=(low[free], high[free]),
+            x_scale=np.maximum(np.abs(first), 1e-2)[free],
             loss="linear" if np.isinf(huber_delta) else "huber",
             f_scale=1.0 if np.isinf(huber_delta) else huber_delta,
             max_nfev=600,
@@ -164,10 +179,11 @@ def fit_family(
         if best is None or found.cost < best.cost:
             best = found
     assert best is not None
-    edge = (best.x <= low + 1e-7 * (high - low)) | (best.x >= high - 1e-7 * (high - low))
+    theta, margin = whole(best.x), 1e-7 * (high - low)
+    edge = free & ((theta <= low + margin) | (theta >= high - margin))
     return FamilyFit(
         family=family,
-        theta=best.x,
+        theta=theta,
         residuals=residual(best.x),
         objective=float(best.cost),
         at_bound=tuple(n for n, hit in zip(family.parameters, edge, strict=True) if hit),

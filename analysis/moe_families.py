@@ -86,6 +86,7 @@ MOE_EXPERTS = Family(
     low=(-1.0, -2.0, -0.5, -2.0, 0.2, 20.0),
     high=(0.0, 2.0, 0.5, 5.0, 20.0, 1e5),
     source="Clark et al. 2022 (2202.01169), table 3, S-BASE; N of the dense base, X experts",
+    shed=("X_max", "X_start", "c"),
 )
 MOE_GRANULARITY = Family(
     name="moe_granularity",
@@ -96,6 +97,7 @@ MOE_GRANULARITY = Family(
     low=(1e-6, 0.0, 0.01, 1e-3, 0.01, 1e-3, 0.01),
     high=(10.0, 1e4, 5.0, 1e6, 1.5, 1e7, 1.5),
     source="Krajewski et al. 2024 (2402.07871); N total, 64-fold expansion",
+    shed=("gamma", "g", "c"),
 )
 MOE_SPARSITY = Family(
     name="moe_sparsity",

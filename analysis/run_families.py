@@ -175,6 +175,7 @@ DATA_CONSTRAINED = Family(
     low=(-5.0, -5.0, -10.0, 0.02, 0.02, 0.1, 0.1),
     high=(40.0, 40.0, 2.0, 1.5, 1.5, 1e4, 1e4),
     source="Muennighoff et al. 2023 (2305.16264), C4; alpha = beta imposed there",
+    shed=("R_N*", "R_D*", "alpha", "beta"),
 )
 SCHEDULE = Family(
     name="schedule",

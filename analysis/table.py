@@ -24,6 +24,7 @@ from analysis.cells import consistency_faults, excluded_reasons, to_numbers
 from analysis.columns import (
     COLUMNS,
     CONVENTIONS,
+    LAW_COLUMNS,
     SYMBOLS,
     UNNAMED_CONVENTION,
     Fault,
@@ -157,7 +158,7 @@ def read_rows(
         TableError: with every fault found, in one pass.
     """
     notes: list[str] = []
-    renamed, faults = _rename(frame, dict(mapping or {}), notes)
+    renamed, faults = rename(frame, dict(mapping or {}), notes)
     renamed = _without_blank_readings(renamed)
     if len(renamed) == 0:
         faults.append(
@@ -176,7 +177,8 @@ def read_rows(
     renamed["excluded"] = (
         pd.Series("", index=renamed.index, dtype="str") if excluded is None else excluded
     )
-    faults = to_numbers(renamed, parameter_column(chosen))
+    key = {"tokens", "loss", parameter_column(chosen)}
+    faults = to_numbers(renamed, {*key, "flops"}, never_blank=key)
     if faults:
         raise TableError(faults)
     _fill_compute(renamed, parameter_column(chosen), notes)
@@ -191,10 +193,16 @@ def read_rows(
     )
 
 
-def _rename(
+def rename(
     frame: pd.DataFrame, mapping: dict[str, str], notes: list[str]
 ) -> tuple[pd.DataFrame, list[Fault]]:
-    """The frame under our names, and the faults of the mapping itself."""
+    """The frame under our names, and the faults of the mapping itself.
+
+    Args:
+        frame: the rows as they came.
+        mapping: our column name -> the frame's.
+        notes: what was inferred is appended here.
+    """
     faults: list[Fault] = []
     names = [str(c) for c in frame.columns]
     source = frame.copy()
@@ -210,7 +218,7 @@ def _rename(
             )
         )
         source = source.loc[:, ~source.columns.duplicated()]
-    known = {*COLUMNS, UNNAMED_CONVENTION}
+    known = {*COLUMNS, *LAW_COLUMNS, UNNAMED_CONVENTION}
     for ours, theirs in mapping.items():
         if ours not in known:
             faults.append(_unknown_target(ours, known))
@@ -284,28 +292,32 @@ def _choose_convention(
             )
             return convention
     choices = ", ".join([*(parameter_column(c) for c in CONVENTIONS), UNNAMED_CONVENTION])
-    faults.append(_missing_column(UNNAMED_CONVENTION, f"a parameter column ({choices})", frame))
+    faults.append(missing_column(UNNAMED_CONVENTION, f"a parameter column ({choices})", frame))
     return wanted
 
 
-def _missing_column(ours: str, described: str, frame: pd.DataFrame) -> Fault:
+def missing_column(
+    ours: str, described: str, frame: pd.DataFrame, *, law: str | None = None
+) -> Fault:
+    """The fault of a column that a table (or a law that was asked for) cannot do without."""
     names = [str(c) for c in frame.columns]
     near = difflib.get_close_matches(ours, names, n=1, cutoff=0.5)
     example = near[0] if near else "my_column"
+    whose = "a loss table" if law is None else f"the {law} law"
     hint = f"; the nearest name is {near[0]!r}" if near else ""
     return Fault(
         rule="missing-column",
         place=f"column {ours}",
-        message=f"a loss table needs {described}; found: {', '.join(names) or '(none)'}{hint}",
+        message=f"{whose} needs {described}; found: {', '.join(names) or '(none)'}{hint}",
         remedy=f"Name it with --map {ours}={example}",
     )
 
 
 def _require(frame: pd.DataFrame, faults: list[Fault]) -> None:
     if "loss" not in frame:
-        faults.append(_missing_column("loss", "'loss'", frame))
+        faults.append(missing_column("loss", "'loss'", frame))
     if "tokens" not in frame and "flops" not in frame:
-        faults.append(_missing_column("tokens", "'tokens' (or 'flops')", frame))
+        faults.append(missing_column("tokens", "'tokens' (or 'flops')", frame))
 
 
 def _fill_compute(frame: pd.DataFrame, column: str, notes: list[str]) -> None:

@@ -70,7 +70,11 @@ def fit(
     ] = None,
     law: Annotated[
         str | None,
-        typer.Option(help="What must answer: chinchilla, skaling, tied, pinned, isoflop."),
+        typer.Option(
+            help="What must answer: chinchilla, skaling, tied, pinned, isoflop; or a law with "
+            "columns of its own: data_constrained, batch_steps, schedule, moe_experts, "
+            "moe_granularity, moe_sparsity, overtraining, kaplan, farseer."
+        ),
     ] = None,
     holdout: Annotated[
         str | None,
@@ -89,7 +93,7 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit the scaling law to a sweep, or to any table."""
-    from orchestrator.fitting import fit_any_table, fit_sweep
+    from orchestrator.fitting import fit_any_table, fit_sweep, fit_with_family
     from orchestrator.measurements import is_table
 
     if (table is None) == (sweep is None):
@@ -103,7 +107,19 @@ def fit(
     _check_choices(law, holdout)
     if sweep is not None and is_table(sweep):
         table, sweep = Path(sweep), None
-    if sweep is not None:
+    if law is not None and _is_family(law):
+        _check_plain(law, {"--holdout": holdout, "--prior": prior, "--report": report_dir})
+        if sweep is not None:
+            _check_only_for_tables(mapping, convention, report_dir)
+        result = fit_with_family(
+            find_sweep(sweep, outputs) if sweep is not None else table,  # type: ignore[arg-type]
+            law,
+            mapping=parse_mapping(mapping or []),
+            target_flops=_flops(target_flops, "--target-flops"),
+            convention=convention,
+            huber_delta=huber_delta,
+        )
+    elif sweep is not None:
         _check_only_for_tables(mapping, convention, report_dir)
         result = fit_sweep(
             find_sweep(sweep, outputs),
@@ -128,6 +144,10 @@ def fit(
         )
     if as_json:
         print_json(result)
+    elif law is not None and _is_family(law):
+        from orchestrator.views import print_family_fit
+
+        print_family_fit(out, result, law)
     else:
         from orchestrator.views import print_fit
 
@@ -282,13 +302,14 @@ def _check_only_for_tables(
 
 
 def _check_choices(law: str | None, holdout: str | None) -> None:
+    from analysis.families import FAMILIES
     from analysis.study import HEADLINES
 
-    if law is not None and law not in HEADLINES:
+    if law is not None and law not in (*HEADLINES, *FAMILIES):
         raise BadInput(
             Fault(
                 code="SWP-1330",
-                rule=f"a law is one of {', '.join(HEADLINES)}",
+                rule=f"a law is one of {', '.join((*HEADLINES, *FAMILIES))}",
                 place=f"--law {law}",
                 remedy="for example --law skaling",
             )
@@ -302,6 +323,26 @@ def _check_choices(law: str | None, holdout: str | None) -> None:
                 remedy="--holdout top",
             )
         )
+
+
+def _is_family(law: str) -> bool:
+    from analysis.families import FAMILIES
+
+    return law in FAMILIES
+
+
+def _check_plain(law: str, given: dict[str, object]) -> None:
+    """A law over columns of its own has neither hold-out of a level, priors nor report."""
+    for option, value in given.items():
+        if value:
+            raise BadInput(
+                Fault(
+                    code="SWP-1333",
+                    rule=f"{option} is for the laws of N and D alone",
+                    place=f"{option}, --law {law}",
+                    remedy="leave it out, or ask for chinchilla, skaling, tied or pinned",
+                )
+            )
 
 
 def _priors(texts: list[str] | None) -> tuple[Prior, ...]:

@@ -9,17 +9,25 @@ from typing import Any
 
 from analysis.answer import fit_table
 from analysis.curves import Curves
+from analysis.families import FAMILIES
+from analysis.family_report import fit_law_to_inputs
 from analysis.holdout import forecast_top, holdout_section
+from analysis.law_inputs import read_law_inputs
 from analysis.priors import Prior
 from analysis.record import finite
 from analysis.report import ReportFolderError, write_report
-from analysis.table import LossTable
+from analysis.table import LossTable, TableError
 from orchestrator.advice import worth_making
 from orchestrator.budget import parse_budget
 from orchestrator.errors import BadInput, Fault
 from orchestrator.journal import read_state
-from orchestrator.measurements import read_loss_table, read_measurements
-from orchestrator.outcome import RESAMPLES, fit_losses, how_far, write_outcome
+from orchestrator.measurements import (
+    read_loss_table,
+    read_measurements,
+    read_table_frame,
+    table_faults,
+)
+from orchestrator.outcome import RESAMPLES, fit_losses, how_far, loss_frame, write_outcome
 from orchestrator.recipe_file import with_files
 from orchestrator.state import SweepState, TrialStatus
 
@@ -65,6 +73,39 @@ def fit_any_table(
     if report_dir is not None:
         _write_report(report_dir, fit, table)
     return fit
+
+
+def fit_with_family(
+    source: Path,
+    law: str,
+    *,
+    mapping: Mapping[str, str],
+    target_flops: float | None,
+    convention: str,
+    huber_delta: float | None,
+) -> dict[str, Any]:
+    """Fit one of `analysis.families` to a table file or to a sweep's folder.
+
+    Args:
+        source: the file, or the folder.
+        law: name of the family.
+        mapping: our column name -> the file's.
+        target_flops: compute that the optimum is wanted at; None = the largest run's.
+        convention: which parameter count is N.
+        huber_delta: width of the objective; None = least squares.
+
+    Raises:
+        BadInput: with every column that the law lacks and every bad cell.
+    """
+    frame = loss_frame(read_state(source)) if source.is_dir() else read_table_frame(source)
+    try:
+        data = read_law_inputs(frame, FAMILIES[law], mapping=mapping, convention=convention)
+    except TableError as error:
+        raise table_faults(error, source) from error
+    report = fit_law_to_inputs(
+        FAMILIES[law], data, target_flops=target_flops, huber_delta=huber_delta
+    )
+    return report.to_dict()
 
 
 def fit_sweep(

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from analysis.curves import Curves
-from analysis.files import read_table
+from analysis.files import read_frame
 from analysis.table import LossTable, TableError, read_rows
 from orchestrator.errors import BadInput, Fault
 from orchestrator.journal import read_state
@@ -81,6 +83,33 @@ def read_loss_table(
     Raises:
         BadInput: when it is missing, or with every fault of it.
     """
+    try:
+        return read_rows(read_table_frame(path), mapping=mapping, convention=convention)
+    except TableError as error:
+        raise table_faults(error, path) from error
+
+
+def table_faults(error: TableError, path: Path) -> BadInput:
+    """The faults of a table as ours, each with the file it is in."""
+    return BadInput(
+        [
+            Fault(
+                code=TABLE_CODE,
+                rule=f"{fault.message} ({fault.rule})",
+                place=f"{path}: {fault.place}" if fault.place != str(path) else str(path),
+                remedy=fault.remedy + _units_remedy(fault.rule, path),
+            )
+            for fault in error.faults
+        ]
+    )
+
+
+def read_table_frame(path: Path) -> pd.DataFrame:
+    """The rows of a table file as they are.
+
+    Raises:
+        BadInput: when it is missing, empty or no table.
+    """
     if not path.is_file():
         raise BadInput(
             Fault(
@@ -91,19 +120,9 @@ def read_loss_table(
             )
         )
     try:
-        return read_table(path, mapping=mapping, convention=convention)
+        return read_frame(path)
     except TableError as error:
-        raise BadInput(
-            [
-                Fault(
-                    code=TABLE_CODE,
-                    rule=f"{fault.message} ({fault.rule})",
-                    place=f"{path}: {fault.place}" if fault.place != str(path) else str(path),
-                    remedy=fault.remedy + _units_remedy(fault.rule, path),
-                )
-                for fault in error.faults
-            ]
-        ) from error
+        raise table_faults(error, path) from error
 
 
 def _units_remedy(rule: str, path: Path) -> str:

@@ -229,6 +229,32 @@ def print_fit(console: Console, fit: Mapping[str, Any]) -> None:
         console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True)
 
 
+def print_family_fit(console: Console, fit: Mapping[str, Any], law: str) -> None:
+    """Print the fit of a law over columns of its own: verdict, parameters, rules, notes."""
+    verdict = _VERDICTS[fit["status"]]
+    message = fit["message"].removeprefix(f"{verdict}. ")
+    console.print(f"[bold]{verdict}[/]: {escape(message)}", soft_wrap=True)
+    if fit["optimum"]:
+        best = fit["optimum"][0]
+        console.print(
+            f"  train N = {format_count(best['params'])} parameters on "
+            f"D = {format_count(best['tokens'])} tokens; loss {best['loss']:.4f}, "
+            f"{best['extrapolation']:.3g} times beyond the largest run",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if law in fit["laws"]:
+        record = fit["laws"][law]
+        for name, sd in record["sd"].items():
+            how = f"+- {sd:.2g}" if sd is not None else "not determined by these runs"
+            if name in record["held"]:
+                how = "kept at the published value"
+            console.print(f"  {name:<8} {record[name]:.5g}  {how}", highlight=False)
+        console.print(f"  source: {record['source']}", highlight=False, soft_wrap=True)
+    for line in fit["warnings"]:
+        console.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)
+
+
 def prediction_lines(record: Mapping[str, Any]) -> list[str]:
     """A prediction in words, with its intervals and how far it reaches beyond the runs."""
     reach = record["extrapolation"]

@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from analysis.families import DATA_CONSTRAINED
 from analysis.laws import Surface
 from orchestrator.errors import BadInput
 from orchestrator.fitting import fit_any_table
-from orchestrator.views import print_fit
+from orchestrator.views import print_family_fit, print_fit
 
 LAW = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
 
@@ -85,6 +86,7 @@ def test_the_law_reaches_the_fit(table: Path) -> None:
     [
         (("--law", "chinchila"), "SWP-1330", "chinchilla, skaling, tied, pinned, isoflop"),
         (("--holdout", "bottom"), "SWP-1331", "the dearest level: top"),
+        (("--law", "kaplan", "--holdout", "top"), "SWP-1333", "--holdout is for the laws of N"),
         (("--prior", "alpha=0.34"), "SWP-1332", "NAME=MEAN+-SD"),
         (("--prior", "E=2+-1", "--prior", "E=1+-1"), "SWP-1332", "takes one prior"),
     ],
@@ -97,6 +99,36 @@ def test_unknown_choices_are_errors_with_a_code(
     assert done.stdout == ""
     assert code in done.stderr
     assert words in done.stderr
+
+
+def test_a_law_of_repeated_data_answers_from_the_command_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    N, D, times = (
+        v.ravel()
+        for v in np.meshgrid(np.geomspace(1e8, 4e9, 4), np.geomspace(2e9, 6e10, 4), [1, 4, 16])
+    )
+    law = DATA_CONSTRAINED
+    loss = law.loss(law.published, N=N, D=D, U=D / times)
+    frame = pd.DataFrame({"params": N, "tokens": D, "unique": D / times, "loss": loss})
+    frame["loss"] *= np.exp(0.002 * rng.standard_normal(len(N)))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    arguments = ("--law", "data_constrained", "--map", "unique_tokens=unique")
+    done = fit_command(*arguments, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["schema"] == "sweep.fit/1"
+    assert record["headline_law"] == "data_constrained"
+    assert record["optimum"][0]["interval"][0] < record["optimum"][0]["tokens_per_parameter"]
+    console = Console(file=io.StringIO(), width=200)
+    print_family_fit(console, record, "data_constrained")
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "the law that was asked for, fitted with 7 parameters to 48 runs" in text
+    assert "R_D*" in text
+    assert "source: Muennighoff et al. 2023" in text
+    missing = fit_command("--law", "data_constrained", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "the data_constrained law needs 'unique_tokens'" in missing.stderr
+    assert "nearest name is 'unique'" in missing.stderr
 
 
 def test_a_prior_is_told_with_the_answer_without_it(table: Path) -> None:
