@@ -181,7 +181,8 @@ def fit_law_to_inputs(
     plain = _plain(data, huber_delta)
     if enough:
         width = np.inf if huber_delta is None else huber_delta
-        fit = fit_family(family, data.loss, huber_delta=width, held=held, **data.inputs)
+        every: dict[str, Any] = dict(data.inputs)
+        fit = fit_family(family, data.loss, huber_delta=width, held=held, **every)
         covariance = _covariance(fit, data, held)
         sd = {
             name: math.sqrt(v) if v >= 0 else math.nan
@@ -330,7 +331,7 @@ def _holdout_check(
     if few or min(len(np.unique(N[train])), len(np.unique(D[train]))) < 3:
         return []
 
-    def rows(keep: np.ndarray) -> dict[str, FloatArray]:
+    def rows(keep: np.ndarray) -> dict[str, Any]:
         return {name: values[keep] for name, values in data.inputs.items()}
 
     part = fit_family(

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from analysis.checks import Check
 from analysis.fit import SurfaceFit
 from analysis.isoflop import FrontierLine, LevelFit
 from analysis.study import Study
+from analysis.table import LossTable
 from analysis.uncertainty import Draws, log_ratios_at, ratio_interval
 
 
@@ -43,7 +45,7 @@ def law_record(study: Study, name: str, confidence: float) -> dict[str, Any]:
             "minima": fit.certificate.minima,
         },
         "interval": {
-            **_parameter_intervals(fit, draws, confidence),
+            **_parameter_intervals(fit, draws, confidence, evaluation_sd(study.table)),
             "tokens_per_parameter": [at_target.low, at_target.high],
             "confidence": confidence,
             "method": at_target.method,
@@ -54,10 +56,24 @@ def law_record(study: Study, name: str, confidence: float) -> dict[str, Any]:
     return record
 
 
+def evaluation_sd(table: LossTable) -> float:
+    """Standard error of ln L that all runs share: they are evaluated on one held-out text.
+
+    It moves every loss alike, so no residual shows it, and the irreducible loss with them. The
+    median of `loss_sd` over the loss; 0 where the table does not tell it.
+    """
+    if not table.has("loss_sd"):
+        return 0.0
+    return float(np.median(table.column("loss_sd") / table.loss))
+
+
 def _parameter_intervals(
-    fit: SurfaceFit, draws: Draws | None, confidence: float
+    fit: SurfaceFit, draws: Draws | None, confidence: float, shared: float
 ) -> dict[str, list[float]]:
-    """Percentile intervals of the law's natural parameters; empty without a bootstrap."""
+    """Percentile intervals of the law's natural parameters; empty without a bootstrap.
+
+    That of E carries the shared error of the evaluation, an sd of ln L.
+    """
     if draws is None:
         return {}
     a, b, e, alpha, beta = (draws.theta[:, j] for j in range(5))
@@ -71,7 +87,16 @@ def _parameter_intervals(
         "exponent_D": alpha / (alpha + beta),
     }
     tails = [50 * (1 - confidence), 50 * (1 + confidence)]
-    return {name: [float(v) for v in np.percentile(x, tails)] for name, x in values.items()}
+    found = {name: [float(v) for v in np.percentile(x, tails)] for name, x in values.items()}
+    if shared > 0 and fit.surface.E > 0:
+        extra = float(norm.ppf(0.5 + confidence / 2)) * shared
+        sides = [
+            max(0.0, s * math.log(fit.surface.E / e))
+            for s, e in zip((1, -1), found["E"], strict=True)
+        ]
+        down, up = (math.hypot(side, extra) for side in sides)
+        found["E"] = [fit.surface.E * math.exp(-down), fit.surface.E * math.exp(up)]
+    return found
 
 
 def level_record(level: LevelFit) -> dict[str, Any]:
