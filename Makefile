@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check format layers faults faults-mutants bench-orchestrator bench-trainer bench-analysis validation docs walk clean
+.PHONY: help setup quickstart test check audit format layers faults faults-mutants bench-orchestrator bench-trainer bench-analysis validation docs walk clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -28,14 +28,20 @@ test: setup  ## run the whole test suite
 	@$(BIN)/python -m pytest -q
 
 faults: setup  ## the fault matrix whole: kills, signals, full disks, dead trackers (an hour); writes docs/guarantees.md
-	@mkdir -p build && rm -f build/faults.json
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/faults --full-matrix --account build/faults.json || true
-	@PYTHONPATH=tests $(BIN)/python -m faults.guarantees build/faults.json --write docs/guarantees.md
+	@mkdir -p build && rm -f build/faults-*.json
+	@export OMP_NUM_THREADS=1; failed=0; \
+	  lane() { $(BIN)/python -m pytest -q tests/faults --full-matrix --lane $$1 --account build/faults-$$1.json; }; \
+	  lane ray >build/faults-ray.log 2>&1 & ray=$$!; \
+	  lane light || failed=1; \
+	  wait $$ray || failed=1; cat build/faults-ray.log; \
+	  PYTHONPATH=tests $(BIN)/python -m faults.guarantees build/faults-ray.json build/faults-light.json \
+	    --kept tests/faults/account.json --write docs/guarantees.md || failed=1; \
+	  exit $$failed
 
 faults-mutants: setup  ## take away what guards the promises, one at a time: a row must fail (2 minutes)
 	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.mutants
 
-check: setup format-check layers  ## format, lint, types, layer contracts
+check: setup format-check layers audit  ## format, lint, types, layer contracts, known holes
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
@@ -84,6 +90,18 @@ walk: setup build/walk/.installed  ## a stranger's walk through a real terminal 
 build/walk/.installed: tests/walk/constraints.txt
 	@test -x build/walk/bin/python || $(PYTHON) -m venv build/walk
 	@build/walk/bin/python -m pip install -q --disable-pip-version-check --no-deps -r tests/walk/constraints.txt
+	@touch $@
+
+# Asks PyPI's advisories once a day; without an answer it says so and goes on.
+audit: setup build/audit/.installed  ## the pinned packages against known holes (pip-audit)
+	@PIPAPI_PYTHON_LOCATION=$(BIN)/python AUDIT_ANSWER=build/audit/answer.txt \
+	  $(BIN)/python tests/audit/audit.py build/audit/bin/pip-audit constraints.txt
+
+build/audit/.installed: tests/audit/constraints.txt
+	@test -x build/audit/bin/python || $(BIN)/python -m venv --without-pip build/audit
+	@$(BIN)/python -m pip -q --python build/audit/bin/python install --disable-pip-version-check \
+	  --no-deps -r tests/audit/constraints.txt 2>/dev/null \
+	  || echo "audit: pip-audit could not be installed"
 	@touch $@
 
 # Its own environment; where it cannot be installed the bench says so and goes on.

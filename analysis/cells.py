@@ -167,6 +167,7 @@ def consistency_faults(frame: pd.DataFrame, column: str) -> list[Fault]:
                 remedy="Check the units of flops, tokens and the parameter column",
             )
         )
+    faults += _contradictions(used)
     if "trial_id" in used:
         ids = used["trial_id"].dropna().astype(str)
         ids = ids[ids != ""]
@@ -181,3 +182,26 @@ def consistency_faults(frame: pd.DataFrame, column: str) -> list[Fault]:
                 )
             )
     return faults
+
+
+def _contradictions(used: pd.DataFrame) -> list[Fault]:
+    """Rows that agree in everything, their seed included, except in the loss."""
+    same = [str(name) for name in used.columns if "loss" not in str(name) and name != "bpb"]
+    if "seed" not in used or used["seed"].isna().any():
+        return []
+    doubled = used[used.duplicated(subset=same, keep=False)]
+    faults = []
+    for _, group in doubled.groupby(same, dropna=False, sort=False):
+        if group["loss"].nunique() > 1:
+            rows = ", ".join(str(int(i) + 1) for i in group.index)
+            losses = ", ".join(f"{loss:g}" for loss in group["loss"])
+            faults.append(
+                Fault(
+                    rule="contradiction",
+                    place=f"rows {rows}, column loss",
+                    message="one run with one seed has one loss; these rows agree in everything "
+                    f"else and say {losses}",
+                    remedy="Delete the wrong one, or give the rows seeds of their own",
+                )
+            )
+    return faults[:_FAULTS_PER_COLUMN]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,25 @@ def read_frame(path: str | Path) -> pd.DataFrame:
             low_memory=False,
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise TableError([_unreadable(path, error)]) from error
+        raise TableError([_unparsed(path, error)]) from error
     if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
         raise TableError([_semicolons(path)])
     if not isinstance(frame.index, pd.RangeIndex):
         raise TableError([_ragged(path)])
     return frame
+
+
+def _unparsed(path: Path, error: Exception) -> Fault:
+    ragged = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+    if ragged is None:
+        return _unreadable(path, error)
+    return Fault(
+        rule="ragged-table",
+        place=f"line {ragged[2]}",
+        message=f"every row must have as many cells as the header, {ragged[1]}; this one has "
+        f"{ragged[3]}",
+        remedy="Write decimals with a point, or quote the cells that hold a comma",
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> Fault:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.budget import Budget
 from orchestrator.ceiling import largest_ceiling
 from orchestrator.design_section import AdaptiveDesign, GridDesign, IsoflopDesign
+from orchestrator.designs.base import Point
 from orchestrator.designs.fixed import LEAST_SPAN, narrow_span
 from orchestrator.errors import BadInput, Fault
 from orchestrator.rounds import Level, _known_points, plan_levels
@@ -76,12 +77,31 @@ def _refuse_few(budget: Budget, levels: Sequence[Level]) -> None:
     )
 
 
+def _refuse_collinear(points: Sequence[Point]) -> None:
+    """At one D/N everywhere the law's two exponents cannot be told apart."""
+    ratios = [point.tokens / point.params for point in points if point.tokens]
+    if len(ratios) < MIN_TRIALS or max(ratios) > 1.05 * min(ratios):
+        return
+    raise BadInput(
+        Fault(
+            code="SWP-1209",
+            rule=f"the runs of a design must differ in D/N; all {len(ratios)} have "
+            f"{ratios[0]:.3g} tokens per parameter, so alpha and beta cannot be told apart",
+            place="design",
+            remedy="give each size several token counts",
+        )
+    )
+
+
 def refuse_narrow(budget: Budget, facts: DataFacts, notes: Notes) -> None:
     """A grid of small span buys nearly nothing: say what it would know."""
     design = budget.design
-    if not isinstance(design, GridDesign):
+    if isinstance(design, IsoflopDesign | AdaptiveDesign):
         return
     points = _known_points(budget, facts)
+    _refuse_collinear(points)
+    if not isinstance(design, GridDesign):
+        return
     spans = narrow_span(points)
     if spans is None:
         return

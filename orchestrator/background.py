@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import SweepError
+from orchestrator.secrecy import scrubbed
 from orchestrator.state import SweepState
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class BackgroundProjection:
                 self._project(self.projection)
                 self.trouble = ""
             except Exception as error:  # noqa: BLE001 - tracking must never end a sweep
-                self.trouble = f"{type(error).__name__}: {error}".splitlines()[0]
+                self.trouble = _in_a_line(error)
             if stopping:
                 return
             self._wake.wait(self._interval_s)
@@ -72,3 +74,10 @@ class BackgroundProjection:
             projection.finish(state, note=note, report=report)
         else:
             projection.sync(state)
+
+
+def _in_a_line(error: Exception) -> str:
+    """What went wrong, without secrets."""
+    if isinstance(error, SweepError):
+        return error.faults[0].rule
+    return scrubbed(f"{type(error).__name__}: {error}".splitlines()[0])

@@ -22,8 +22,14 @@ def faults_of(error: ValidationError, source: Source, *, root: type[BaseModel]) 
         root: the schema of the whole file.
     """
     faults: dict[tuple[str, str], Fault] = {}
-    for item in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for item in found:
         path = _path(item["loc"])
+        if item["type"] == "too_short" and any(
+            len(other["loc"]) > len(item["loc"]) and other["loc"][: len(item["loc"])] == item["loc"]
+            for other in found
+        ):
+            continue  # its items were refused, so that none was left
         fault = _fault(item["type"], item, path, source, root)
         faults.setdefault((fault.place, fault.rule), fault)
     return sorted(faults.values(), key=lambda fault: _order(fault.place))

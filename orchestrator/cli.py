@@ -21,6 +21,7 @@ from orchestrator import (
     cli_trainer,
 )
 from orchestrator.errors import BadInput, Exit, Fault, SweepError, nearest, page_of
+from orchestrator.secrecy import scrubbed
 from orchestrator.terminal import (
     AsJson,
     BudgetFile,
@@ -31,6 +32,7 @@ from orchestrator.terminal import (
     err,
     find_sweep,
     out,
+    points_into_the_budget,
     print_json,
     print_outcome,
     read_budget,
@@ -66,7 +68,8 @@ def main() -> None:
     try:
         app(prog_name="sweep")
     except SweepError as error:
-        err.print(f"{error}\nread more: {error.pages}", markup=False, soft_wrap=True)
+        text = scrubbed(f"{error}\nread more: {error.pages}")
+        err.print(text, markup=False, soft_wrap=True)
         raise SystemExit(int(error.exit_code)) from None
     except KeyboardInterrupt:
         err.print("Interrupted.")
@@ -78,7 +81,7 @@ def main() -> None:
         if "SWEEP_DEBUG" in os.environ:
             raise
         err.print(
-            f"error[SWP-7000]: a defect of ours: {type(error).__name__}: {error}\n"
+            f"error[SWP-7000]: a defect of ours: {type(error).__name__}: {scrubbed(str(error))}\n"
             "  help: run it again with SWEEP_DEBUG=1 for the trace, and report it\n"
             f"read more: {page_of('SWP-7000')}",
             markup=False,
@@ -148,6 +151,7 @@ def _ask(question: Question) -> str:
 
 
 @app.command()
+@points_into_the_budget
 def check(
     budget_file: Annotated[Path | None, typer.Argument(help="The budget file.")] = None,
     outputs: Outputs = Path("outputs"),
@@ -188,6 +192,7 @@ def check(
 
 
 @app.command()
+@points_into_the_budget
 def plan(
     budget_file: BudgetFile,
     outputs: Outputs = Path("outputs"),
@@ -242,6 +247,7 @@ def _bought(expected: Mapping[str, Any]) -> str:
 
 
 @app.command()
+@points_into_the_budget
 def run(
     budget_file: BudgetFile,
     outputs: Outputs = Path("outputs"),
@@ -321,18 +327,37 @@ def ui(
 
 
 @app.command()
-def doctor(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+def doctor(
+    sweep: Annotated[
+        str | None, typer.Argument(help="A sweep whose record goes into the bundle.")
+    ] = None,
+    outputs: Outputs = Path("outputs"),
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Zip file to write for a maintainer: findings, versions, the sweep's "
+            "journal and logs; no weights, no data, no secrets."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Look at this machine: versions, devices, disk, memory, what a sweep would stumble on."""
     from orchestrator.doctor import examine
 
     findings = examine(outputs.resolve())
     sound = all(finding.sound for finding in findings)
+    packed: list[str] = []
+    if bundle is not None:
+        from orchestrator.bundle import pack
+
+        packed = pack(bundle, findings, find_sweep(sweep, outputs) if sweep else None)
     if as_json:
         print_json(
             {
                 "schema": "sweep.doctor/1",
                 "sound": sound,
                 "findings": [finding.to_dict() for finding in findings],
+                **({"bundle": str(bundle), "packed": packed} if bundle is not None else {}),
             }
         )
     else:
@@ -341,6 +366,11 @@ def doctor(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
             out.print(f"{mark}{escape(finding.what)}: {escape(finding.found)}", soft_wrap=True)
             if finding.remedy:
                 out.print(f"     {escape(finding.remedy)}", soft_wrap=True)
+        if bundle is not None:
+            out.print(
+                f"{escape(str(bundle))}: {len(packed)} files; look through it before you send it",
+                soft_wrap=True,
+            )
     raise typer.Exit(int(Exit.COMPLETE if sound else Exit.ENVIRONMENT))
 
 

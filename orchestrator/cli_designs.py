@@ -15,6 +15,7 @@ from orchestrator.terminal import (
     SweepName,
     find_sweep,
     out,
+    points_into_the_budget,
     print_json,
     read_budget,
 )
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command(name="next")(next_run)
 
 
+@points_into_the_budget
 def simulate(
     budget_file: BudgetFile,
     law: Annotated[

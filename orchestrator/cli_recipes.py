@@ -17,6 +17,7 @@ from orchestrator.terminal import (
     Verbose,
     err,
     out,
+    points_into_the_budget,
     print_json,
     read_budget,
 )
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command()(tune)
 
 
+@points_into_the_budget
 def tune(
     budget_file: BudgetFile,
     trials: Annotated[int, typer.Option(help="Runs per size.")] = 8,

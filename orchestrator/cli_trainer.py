@@ -15,6 +15,7 @@ from orchestrator.terminal import (
     SweepName,
     find_sweep,
     out,
+    points_into_the_budget,
     print_json,
     read_budget,
 )
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
         app.command()(verb)
 
 
+@points_into_the_budget
 def bench(
     budget_file: BudgetFile,
     outputs: Outputs = Path("outputs"),

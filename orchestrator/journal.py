@@ -213,6 +213,8 @@ def _parse(path: Path) -> tuple[list[Event], int]:
     for number, line in enumerate(lines, start=1):
         event = _event(line, len(events)) if line else None
         if event is None:
+            if line and (kind := _unknown_kind(line)):
+                raise _newer(path, number, kind)
             if any(lines[number:]):
                 raise _damaged(path, number)
             break
@@ -235,6 +237,31 @@ def _event(line: bytes, seq: int) -> Event | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _unknown_kind(line: bytes) -> str:
+    """The kind of a whole event that this release does not know; empty for any other line."""
+    try:
+        record = json.loads(line)
+        crc = record.pop("crc")
+        body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        kind = str(record["kind"])
+        known = kind in {item.value for item in EventKind}
+        return "" if known or int(crc, 16) != zlib.crc32(body.encode()) else kind
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _newer(path: Path, number: int, kind: str) -> StateRefused:
+    return StateRefused(
+        Fault(
+            code="SWP-5007",
+            rule="a sweep is read by the release that wrote it, or a newer one; this one does not "
+            f"know the event `{kind[:80]}`",
+            place=f"{path}:{number}",
+            remedy="go on with the release that the sweep was run with (`sweep version` there)",
+        )
+    )
 
 
 def _damaged(path: Path, number: int) -> StateRefused:

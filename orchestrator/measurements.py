@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from analysis.columns import Fault as TableFault
 from analysis.curves import Curves
 from analysis.files import read_frame
 from analysis.table import LossTable, TableError, read_rows
@@ -86,22 +90,20 @@ def read_loss_table(
     try:
         return read_rows(read_table_frame(path), mapping=mapping, convention=convention)
     except TableError as error:
-        raise table_faults(error, path) from error
+        raise table_faults(error, path, mapping) from error
 
 
-def table_faults(error: TableError, path: Path) -> BadInput:
-    """The faults of a table as ours, each with the file it is in."""
-    return BadInput(
-        [
-            Fault(
-                code=TABLE_CODE,
-                rule=f"{fault.message} ({fault.rule})",
-                place=f"{path}: {fault.place}" if fault.place != str(path) else str(path),
-                remedy=fault.remedy + _units_remedy(fault.rule, path),
-            )
-            for fault in error.faults
-        ]
-    )
+def table_faults(
+    error: TableError, path: Path, mapping: Mapping[str, str] | None = None
+) -> BadInput:
+    """The faults of a table as ours, each with the file it is in.
+
+    Args:
+        error: what is wrong.
+        path: the file.
+        mapping: our column name -> the file's.
+    """
+    return BadInput([_as_ours(fault, path, mapping or {}) for fault in error.faults])
 
 
 def read_table_frame(path: Path) -> pd.DataFrame:
@@ -123,6 +125,59 @@ def read_table_frame(path: Path) -> pd.DataFrame:
         return read_frame(path)
     except TableError as error:
         raise table_faults(error, path) from error
+
+
+def _as_ours(fault: TableFault, path: Path, mapping: Mapping[str, str]) -> Fault:
+    """A fault of a table with the line and column of its cell, where the file is text."""
+    place = f"{path}: {fault.place}" if fault.place != str(path) else str(path)
+    excerpt = ""
+    if cell := re.fullmatch(r"row (\d+), column (\w+)", fault.place):
+        name = mapping.get(cell[2], cell[2])
+        if found := find_cell(path, row=int(cell[1]), column=name):
+            line, column, excerpt = found
+            place = f"{path}:{line}:{column} ({fault.place})"
+    return Fault(
+        code=TABLE_CODE,
+        rule=f"{fault.message} ({fault.rule})",
+        place=place,
+        excerpt=excerpt,
+        remedy=fault.remedy + _units_remedy(fault.rule, path),
+    )
+
+
+def find_cell(path: Path, *, row: int, column: str) -> tuple[int, int, str] | None:
+    """Where a cell of a text table stands.
+
+    Args:
+        path: a CSV or TSV file.
+        row: of the data, from 1; the header is not one.
+        column: its name in the header.
+
+    Returns:
+        Line and column in the file, from 1, and the line with a caret under the cell; None where
+        the file is no text, or a row takes more than one line.
+    """
+    if path.suffix not in (".csv", ".tsv"):
+        return None
+    separator = "\t" if path.suffix == ".tsv" else ","
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        text = [line.rstrip("\r\n") for line in itertools.islice(file, row + 1)]
+    names = next(csv.reader(text[:1], delimiter=separator), [])
+    # An empty line is no row, and a quote left open goes on in the next line: not worth counting.
+    simple = all(text) and all(line.count('"') % 2 == 0 for line in text)
+    if column not in names or len(text) <= row or not simple:
+        return None
+    starts = [0]
+    quoted = False
+    for place, sign in enumerate(text[row], start=1):
+        quoted ^= sign == '"'
+        if sign == separator and not quoted:
+            starts.append(place)
+    index = names.index(column)
+    if index >= len(starts):
+        return None
+    shown = text[row].replace("\t", " ")[:200]
+    return row + 1, starts[index] + 1, f"{shown}\n{' ' * min(starts[index], 199)}^"
 
 
 def _units_remedy(rule: str, path: Path) -> str:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 from orchestrator.budget import Budget, parse_budget
 from orchestrator.errors import BadInput, EnvironmentUnusable, Fault
 from orchestrator.journal import read_state
+from orchestrator.secrecy import scrubbed
 from orchestrator.session import open_projection
 
 HOST = "127.0.0.1"
@@ -58,7 +59,7 @@ def serve(
     store = outputs / "mlflow.db"
     budget = _budget(sweep_dir)
     if budget is not None and budget.tracking.uri is not None:
-        announce({"MLflow": budget.tracking.uri})
+        announce({"MLflow": scrubbed(budget.tracking.uri)})
         return
     if not store.exists():
         raise BadInput(

@@ -25,6 +25,7 @@ from orchestrator.plan import Plan, make_plan, settle
 from orchestrator.plan_record import cached
 from orchestrator.preflight import ask, settle_kernels, settle_precision
 from orchestrator.recipe_file import with_files
+from orchestrator.secrecy import keep_private
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.storage import Storage
@@ -135,6 +136,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
         request: what to run.
         console: where progress goes.
     """
+    keep_private()
     prepared = prepare(request)
     setting, begun = prepared.setting, prepared.begun
     budget, plan, hardware = setting.budget, setting.plan, setting.hardware

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
+import re
 import sys
 from collections import abc
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.errors import BadInput, Fault, nearest
+from orchestrator.errors import BadInput, Fault, SweepError, nearest
 
 if TYPE_CHECKING:
     from orchestrator.budget import Budget
@@ -28,6 +32,9 @@ class _Listened(Console):
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 out = _Listened(file=sys.stdout, highlight=False)
 err = _Listened(file=sys.stderr, highlight=False)
@@ -81,6 +88,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 def read_budget(path: Path, *, run: dict[str, str] | None = None) -> tuple[Budget, str]:
     """A budget file as a value and as text, with options of the command laid over `run:`."""
     from orchestrator.budget import parse_budget
+    from orchestrator.yaml_source import MAX_BYTES, too_large
 
     if not path.is_file():
         beside = path.parent if path.parent.is_dir() else Path()
@@ -93,6 +101,8 @@ def read_budget(path: Path, *, run: dict[str, str] | None = None) -> tuple[Budge
                 remedy=nearest(str(path), found) if found else "`sweep init` writes one",
             )
         )
+    if path.stat().st_size > MAX_BYTES:
+        raise too_large(str(path), path.stat().st_size)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -120,6 +130,44 @@ def read_budget(path: Path, *, run: dict[str, str] | None = None) -> tuple[Budge
                 )
             ) from None
     return budget, text
+
+
+def points_into_the_budget(verb: Callable[P, R]) -> Callable[P, R]:
+    """Make a verb's errors point into its budget file.
+
+    Planning knows keys, not lines; here a fault at `run` or `data.corpus` gets the line and the
+    column of that key, where the file has it.
+    """
+
+    @functools.wraps(verb)
+    def pointing(*arguments: P.args, **options: P.kwargs) -> R:
+        try:
+            return verb(*arguments, **options)
+        except SweepError as error:
+            path = options.get("budget_file")
+            if not isinstance(path, Path) or not path.is_file():
+                raise
+            raise type(error)([_located(fault, path) for fault in error.faults]) from error
+
+    return pointing
+
+
+def _located(fault: Fault, path: Path) -> Fault:
+    """A fault whose place is a key of a budget, with the place of that key in the file."""
+    from orchestrator.yaml_source import parse_yaml
+
+    key, _, rest = fault.place.partition(": ")
+    keys = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+    if fault.excerpt or not re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)*", key):
+        return fault
+    try:
+        source = parse_yaml(path.read_text(encoding="utf-8"), file=str(path))
+    except (SweepError, UnicodeDecodeError):
+        return fault
+    if keys[:1] not in source.places:
+        return fault
+    place = source.place(keys) + (f" ({rest})" if rest else "")
+    return replace(fault, place=place, excerpt=source.excerpt(keys))
 
 
 def _problem(error: ValueError) -> str:

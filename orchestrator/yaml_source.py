@@ -29,6 +29,8 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INF = re.compile(r"([-+]?)\.(inf|Inf|INF)")
 _NAN = re.compile(r"\.(nan|NaN|NAN)")
+_OPENINGS = ("while parsing a flow", "while scanning a quoted")
+"""What the parser was at when a bracket or a quote was never closed."""
 _PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}"
     for name in ("map", "seq", "str", "null", "bool", "int", "float", "timestamp", "merge", "value")
@@ -63,7 +65,9 @@ class Source:
         lines = self.text.splitlines()
         if not 1 <= line <= len(lines):
             return ""
-        return f"{lines[line - 1][:200]}\n{' ' * (column - 1)}^"
+        start = max(0, column - 100)
+        shown = lines[line - 1][start : start + 200].replace("\t", " ")
+        return f"{shown}\n{' ' * (column - 1 - start)}^"
 
     def _position(self, path: Path) -> tuple[int, int]:
         for end in range(len(path), 0, -1):
@@ -83,16 +87,9 @@ def parse_yaml(text: str, *, file: str) -> Source:
         BadInput: with every fault found: syntax, tags, duplicate keys, depth, size.
     """
     source = Source(file=file, text=text.removeprefix("\ufeff"))
-    if len(source.text.encode()) > MAX_BYTES:
-        raise BadInput(
-            Fault(
-                code="SWP-1002",
-                rule=f"a budget file must be at most {MAX_BYTES:,} bytes, "
-                f"got {len(source.text.encode()):,}",
-                place=file,
-                remedy="name data by path instead of writing it into the budget",
-            )
-        )
+    size = len(source.text.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        raise too_large(file, size)
     root = _compose(source)
     if root is None:
         raise BadInput(
@@ -110,6 +107,7 @@ def parse_yaml(text: str, *, file: str) -> Source:
                 code="SWP-1004",
                 rule=f"the top level of a budget must be a mapping of keys, found {kind}",
                 place=_place_of(source, root),
+                excerpt=source.line_with_caret(*_position_of(root)),
                 remedy="start with `budget:` and its keys; `sweep init` writes an example",
             )
         )
@@ -118,6 +116,18 @@ def parse_yaml(text: str, *, file: str) -> Source:
     if faults:
         raise BadInput(faults)
     return source
+
+
+def too_large(file: str, size: int) -> BadInput:
+    """The error of a file that is not read at all."""
+    return BadInput(
+        Fault(
+            code="SWP-1002",
+            rule=f"a budget file must be at most {MAX_BYTES:,} bytes, got {size:,}",
+            place=file,
+            remedy="name data by path instead of writing it into the budget",
+        )
+    )
 
 
 def _compose(source: Source) -> Node | None:
@@ -152,6 +162,7 @@ def _compose(source: Source) -> Node | None:
                 code="SWP-1006",
                 rule="a budget file must hold exactly one YAML document, found a second one",
                 place=_place_of(source, documents[1]),
+                excerpt=source.line_with_caret(*_position_of(documents[1])),
                 remedy="put it into a file of its own, or delete the `---` line",
             )
         )
@@ -166,7 +177,12 @@ def _syntax_fault(source: Source, error: yaml.MarkedYAMLError) -> Fault:
     if "\\t" in problem or "'\t'" in problem:
         problem, remedy = "tabs cannot indent YAML", "use spaces"
     if error.context and error.context_mark:
-        problem = f"{problem} ({error.context}, begun at line {error.context_mark.line + 1})"
+        if mark and error.context.startswith(_OPENINGS):
+            remedy = f"close it before line {line}, column {column}"
+            line, column = error.context_mark.line + 1, error.context_mark.column + 1
+            problem = f"what opens here is not closed ({problem})"
+        else:
+            problem = f"{problem} ({error.context}, begun at line {error.context_mark.line + 1})"
     return Fault(
         code="SWP-1001",
         rule=f"the file must be valid YAML: {problem}",
@@ -178,7 +194,8 @@ def _syntax_fault(source: Source, error: yaml.MarkedYAMLError) -> Fault:
 
 def _construct(node: Node, source: Source, path: Path, faults: list[Fault], *, depth: int) -> Any:
     if depth > MAX_DEPTH:
-        raise BadInput(_too_deep(_place_of(source, node)))
+        excerpt = source.line_with_caret(*_position_of(node))
+        raise BadInput(_too_deep(_place_of(source, node), excerpt))
     if node.tag not in _PLAIN_TAGS:
         faults.append(_tag_fault(node, source))
         return None
@@ -268,10 +285,11 @@ def _tag_fault(node: Node, source: Source) -> Fault:
     )
 
 
-def _too_deep(place: str) -> Fault:
+def _too_deep(place: str, excerpt: str = "") -> Fault:
     return Fault(
         code="SWP-1010",
         rule=f"a budget may nest at most {MAX_DEPTH} levels",
         place=place,
+        excerpt=excerpt,
         remedy="flatten it; no key of a budget is deeper than four levels",
     )

@@ -12,6 +12,9 @@ from trainer.result import RunResult
 STOP_FILE = "stop"
 """A file of this name in the sweep directory asks every running trial to checkpoint and end."""
 
+TEMPORARY = "isosweep-"
+"""How temporary folders of executors begin."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Race:

@@ -21,6 +21,7 @@ from typing import Any
 
 from orchestrator.errors import EnvironmentUnusable, Fault
 from orchestrator.executors.base import (
+    TEMPORARY,
     AtRung,
     Blocked,
     ExecutorEvent,
@@ -100,7 +101,7 @@ class RayTuneExecutor:
         Raises:
             EnvironmentUnusable: when Ray does not start or the cluster does not answer.
         """
-        self._temporary = Path(tempfile.mkdtemp(prefix="isosweep-"))
+        self._temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY))
         os.environ.update(_QUIET)
         log = self._streams.enter_context(self._log.open("a"))
         self._streams.enter_context(contextlib.redirect_stdout(log))

@@ -12,6 +12,7 @@ from orchestrator.executors.base import Blocked, Finished, Interrupted, Job, Los
 from orchestrator.executors.stored import at_hand
 from orchestrator.journal import DISK_REFUSES
 from orchestrator.pruning import LOG_POINTS, RUNGS
+from orchestrator.secrecy import keep_private, scrubbed
 from orchestrator.storage import StorageRefused
 from trainer.result import Progress, RunResult, RunStatus
 
@@ -75,6 +76,7 @@ def _run_here(
         del left[result.trial_id]
         tell(Finished(trial_id=result.trial_id, result=result))
 
+    keep_private()
     try:
         members.run_members(
             [one.config for one in job.members],
@@ -126,8 +128,8 @@ def run_job(job: Job, *, at_rung: Callable[[int, float], None] | None = None) ->
             # This says nothing of the trial: it goes on once the disk takes more.
             return _blocked(job.trial_id, error)
         job.out_dir.mkdir(parents=True, exist_ok=True)
-        (job.out_dir / "error.txt").write_text(traceback.format_exc())
-        message = f"{type(error).__name__}: {error}"
+        (job.out_dir / "error.txt").write_text(scrubbed(traceback.format_exc()))
+        message = scrubbed(f"{type(error).__name__}: {error}")
         result = RunResult(trial_id=job.trial_id, status=RunStatus.FAILED, message=message)
     return Finished(trial_id=job.trial_id, result=result)
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import EnvironmentUnusable, Fault
-from orchestrator.tracking.store import SQLITE, quiet, redacted
+from orchestrator.tracking.store import SQLITE, quiet, refuses
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -73,14 +72,7 @@ def read_experiment(uri: str, experiment: str) -> list[TrackedRun]:
                 )
             return _all_runs(client, found.experiment_id)
         except MlflowException as error:
-            raise EnvironmentUnusable(
-                Fault(
-                    code="SWP-3006",
-                    rule=f"the MLflow store must answer: {str(error).splitlines()[0][:200]}",
-                    place=redacted(uri),
-                    remedy="check the URI, the network, and MLFLOW_TRACKING_USERNAME and _PASSWORD",
-                )
-            ) from None
+            raise refuses(error, uri) from None
 
 
 def _all_runs(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:

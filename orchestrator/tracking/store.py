@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from orchestrator.errors import EnvironmentUnusable, Fault
+from orchestrator.secrecy import scrubbed
+
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
@@ -42,18 +45,27 @@ class Store:
             uri: tracking URI.
             experiment: name of the experiment.
             artifacts: folder for artifacts of a local store.
+
+        Raises:
+            EnvironmentUnusable: when the store does not answer.
         """
         with quiet():
             _prepare_sqlite(uri)
+            from mlflow.exceptions import MlflowException
             from mlflow.tracking import MlflowClient
 
-            self.client: MlflowClient = MlflowClient(tracking_uri=uri)
-            found = self.client.get_experiment_by_name(experiment)
-            self.experiment_id = str(
-                found.experiment_id
-                if found is not None
-                else self.client.create_experiment(experiment, artifact_location=artifacts.as_uri())
-            )
+            try:
+                self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+                found = self.client.get_experiment_by_name(experiment)
+                self.experiment_id = str(
+                    found.experiment_id
+                    if found is not None
+                    else self.client.create_experiment(
+                        experiment, artifact_location=artifacts.as_uri()
+                    )
+                )
+            except MlflowException as error:
+                raise refuses(error, uri) from None
 
     def find_or_create(self, query: str, tags: dict[str, str], *, start_ms: int) -> Any:
         """The one run that a query means.
@@ -116,6 +128,19 @@ def quiet() -> Iterator[None]:
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
     yield
+
+
+def refuses(error: Exception, uri: str) -> EnvironmentUnusable:
+    """The error of a store that does not answer, without what it quotes of user and password."""
+    said = str(error).splitlines()[0][:200]
+    return EnvironmentUnusable(
+        Fault(
+            code="SWP-3006",
+            rule=f"the MLflow store must answer: {scrubbed(said)}",
+            place=redacted(uri),
+            remedy="check the URI, the network, and MLFLOW_TRACKING_USERNAME and _PASSWORD",
+        )
+    )
 
 
 def redacted(uri: str) -> str:

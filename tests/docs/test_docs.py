@@ -225,7 +225,9 @@ def test_every_page_is_in_the_navigation() -> None:
         inner = item if isinstance(item, list) else list(dict(item).values())  # type: ignore[call-overload]
         return [leaf for part in inner for leaf in leaves(part)]
 
-    assert sorted(leaves(settings["nav"])) == [str(page.relative_to(DOCS)) for page in PAGES]
+    # A page about one error is reached from the index of errors.
+    pages = [str(page.relative_to(DOCS)) for page in PAGES if page.parent.name != "errors"]
+    assert sorted(leaves(settings["nav"])) == pages
 
 
 def test_pages_load_nothing_from_the_network() -> None:

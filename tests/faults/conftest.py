@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import random
 import shutil
@@ -23,12 +24,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the full matrix; `make faults` gives them."""
     parser.addoption("--full-matrix", action="store_true", help="every row, at full count")
     parser.addoption("--mutant", default="", help="a defect put into every command")
+    parser.addoption("--lane", default="", help="only the rows of a lane: ray or light")
     parser.addoption("--account", default="", help="file for what each row showed, as JSON")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Open the account."""
     config.stash[_ACCOUNT] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the other lane; rows of few injections first, so that a cut run shows the most."""
+    if not config.getoption("--full-matrix", default=False):
+        return
+    lane = config.getoption("--lane")
+    rows = {
+        item: item.callspec.params["trial"]
+        for item in items
+        if "trial" in getattr(getattr(item, "callspec", None), "params", {})
+    }
+    left_out = [item for item, row in rows.items() if lane and row.lane != lane]
+    config.hook.pytest_deselected(items=left_out)
+    kept = [item for item in items if item not in left_out]
+    items[:] = sorted(kept, key=lambda item: rows[item].full if item in rows else 0)
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +95,8 @@ def trial(request: pytest.FixtureRequest) -> Iterator[Trial]:
     entry["figure"], entry["times"] = trial.figure, trial.times
     entry["held"] = bool(trial.figure) and request.node.stash.get(_PASSED, False)
     entry["seconds"] = round(time.monotonic() - begun, 1)
+    entry["date"] = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    write_account(request.config)
 
 
 _PASSED = pytest.StashKey[bool]()
@@ -91,11 +111,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         item.stash[_PASSED] = report.passed
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the account; rows that an earlier part of the run showed stay in it."""
-    path = session.config.getoption("--account", default="")
+def write_account(config: pytest.Config) -> None:
+    """Write what each row showed so far: a run that is cut off leaves what it saw."""
+    path = config.getoption("--account", default="")
     if path:
-        account = session.config.stash[_ACCOUNT]
+        account = config.stash[_ACCOUNT]
         earlier = json.loads(Path(path).read_text()) if Path(path).exists() else {}
         account = {**earlier, **account}
         known = {row.id: account[row.id] for row in ROWS if row.id in account}

@@ -27,6 +27,8 @@ class Row:
     """Injections in `make test`; 0: only in the full matrix."""
     full: int = 1
     """Injections in `make faults`."""
+    lane: str = "light"
+    """`ray`: the row starts Ray. `make faults` runs the two lanes side by side, one core each."""
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ ROWS = (
         outcome="goes on from its checkpoint in another worker; same table",
         quick=2,
         full=50,
+        lane="ray",
     ),
     Row(
         id="checkpoint-kill",
@@ -77,6 +80,7 @@ ROWS = (
         outcome="`sweep resume` gives the same table",
         quick=0,
         full=10,
+        lane="ray",
     ),
     Row(
         id="outcome-kill",
@@ -125,6 +129,7 @@ ROWS = (
         outcome="exit 130; Ray and its workers are gone within 30 s; resumed: same table",
         quick=0,
         full=2,
+        lane="ray",
     ),
     Row(
         id="terminal-gone",
@@ -164,6 +169,7 @@ ROWS = (
         outcome="`stalled`, ended at the deadline, tried again; same table",
         quick=1,
         full=5,
+        lane="ray",
     ),
     Row(
         id="stuck-worker",
@@ -172,6 +178,7 @@ ROWS = (
         outcome="as above, with a dump of every thread's stack",
         quick=0,
         full=3,
+        lane="ray",
     ),
     Row(
         id="not-a-number",
@@ -284,12 +291,28 @@ ROWS = (
         outcome="trains nothing, changes no byte",
     ),
     Row(
+        id="canary",
+        promises="P12",
+        fault="a secret in the environment, in the tracking URI and in a trial's error",
+        outcome="in no journal, store, report, log, bundle or list of processes; files are 0600",
+        full=2,
+    ),
+    Row(
+        id="node-lost",
+        promises="P1 P2",
+        fault="a node of a cluster dies with its workers, and another one joins",
+        outcome="its trials go on elsewhere from their checkpoints; same table",
+        quick=0,
+        lane="ray",
+    ),
+    Row(
         id="neighbours",
         promises="P12",
         fault="a stale Ray session, ports 6379, 8265 and 5000 taken, a second sweep beside",
         outcome="both sweeps finish; whatever stood there still stands",
         quick=0,
         full=1,
+        lane="ray",
     ),
     Row(
         id="old-state",

@@ -127,6 +127,16 @@ def devour(victim: str) -> None:
     _after_each_step(at_step)
 
 
+def leak(victim: str, secret: str) -> None:
+    """One trial dies of an error that quotes a secret, as errors of libraries do."""
+
+    def at_step(training: Any) -> None:
+        if training.config.trial_id == victim and training.step == 5:
+            raise RuntimeError(f"401 for http://me:{secret}@store, token {secret}")
+
+    _after_each_step(at_step)
+
+
 def little_memory(sequences: int) -> None:
     """The device runs out of memory above so many sequences at a time."""
     import torch

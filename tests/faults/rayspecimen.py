@@ -17,7 +17,7 @@ class RaySweep:
 
     def __init__(self, place: Place, outputs: str, *, run: str = "", inject: str = "") -> None:
         self.place, self.outputs = place, outputs
-        place.budget(executor="ray", retries=60, run=run or "stalled_after: 60s")
+        place.budget(executor="ray", retries=60, run=run or "stalled_after: 5min")
         (place.folder / "t").mkdir(exist_ok=True)
         env = {"TMPDIR": str(place.folder / "t"), "RAY_TMPDIR": str(place.folder)}
         if inject:

@@ -193,6 +193,24 @@ def test_a_sweep_minds_its_own_ray(trial: Trial, place: Place, calm: Place) -> N
     trial.record(f"2 of 2 identical beside a Ray of {len(pids)} processes, which lives")
 
 
+@row("node-lost")
+def test_a_lost_node_costs_nothing_but_time(trial: Trial, place: Place, calm: Place) -> None:
+    cluster = place.command("faults.cluster:main")
+    until(lambda: (place.folder / "cluster").exists() or cluster.ended, "a cluster of two nodes")
+    assert not cluster.ended, cluster.err
+    address = (place.folder / "cluster").read_text()
+    sweep = RaySweep(place, "out0", run=f"stalled_after: 5min, slots: 2, address: '{address}'")
+    assert sweep.trains(trial.random.randint(2, 25)), sweep.command.err
+    (place.folder / "lose").touch()
+    until(lambda: (place.folder / "lost").exists() or cluster.ended, "the end of a node")
+    sweep.finish()
+    assert place.print_of("out0") == calm.print_of()
+    moved = place.happened("out0", "trial_lost")
+    cluster.signal(signal.SIGTERM)
+    cluster.wait()
+    trial.record(f"identical, {moved} trials moved")
+
+
 @row("old-state")
 def test_a_sweep_of_an_earlier_release_goes_on(trial: Trial, place: Place) -> None:
     kept = Path(__file__).parent / "fixtures" / "release-0.1.0"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sqlite3
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,11 +49,39 @@ def sync(place: Place, outputs: str) -> None:
 
 @row("tracker-never")
 def test_a_server_that_never_answers_costs_nothing(trial: Trial, place: Place, calm: Place) -> None:
-    place.budget(tracking=True, uri=f"http://127.0.0.1:{free_port()}")
+    uri = f"http://127.0.0.1:{free_port()}"
+    place.budget(tracking=True, uri=uri)
     reply = place.finish(place.run())
     assert reply["tracker"]
     assert place.print_of() == calm.print_of()
-    trial.record("table identical, the sweep says that MLflow is behind")
+    figure = "table identical, the sweep says that MLflow is behind"
+    if trial.full:
+        delay = step_delay(place, uri)
+        assert delay < 0.05, f"steps took {delay:+.1%} with the server away"
+        figure += f"; step time {delay:+.1%} (median of 5 pairs)"
+    trial.record(figure)
+
+
+def step_delay(place: Place, uri: str) -> float:
+    """By how much a dead server slows steps: the median of pairs that are run back to back."""
+    delays = []
+    for number in range(5):
+        place.budget(tracking=False)
+        place.finish(place.run(f"without{number}"))
+        place.budget(tracking=True, uri=uri)
+        place.finish(place.run(f"with{number}"))
+        delays.append(step_time(place, f"with{number}") / step_time(place, f"without{number}") - 1)
+    return statistics.median(delays)
+
+
+def step_time(place: Place, outputs: str) -> float:
+    """Seconds per token of the lower quartile of steps, the mean over trials."""
+    found = []
+    for file in sorted(place.sweep_dir(outputs).glob("trials/*/metrics.jsonl")):
+        points = [json.loads(line) for line in file.read_text().splitlines()]
+        rates = [p["tokens_per_s"] for p in points if p.get("tokens_per_s")]
+        found.append(1 / statistics.quantiles(rates, n=4)[2])
+    return statistics.fmean(found)
 
 
 @row("tracker-wiped")
