@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check audit format layers faults faults-mutants bench-orchestrator bench-trainer bench-analysis validation docs walk clean
+.PHONY: help setup quickstart test check audit audit-if-installed format layers faults faults-mutants bench-orchestrator bench-trainer bench-analysis validation docs walk clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ faults: setup  ## the fault matrix whole: kills, signals, full disks, dead track
 faults-mutants: setup  ## take away what guards the promises, one at a time: a row must fail (2 minutes)
 	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.mutants
 
-check: setup format-check layers audit  ## format, lint, types, layer contracts, known holes
+check: setup format-check layers audit-if-installed  ## format, lint, types, layer contracts, known holes
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
@@ -93,9 +93,13 @@ build/walk/.installed: tests/walk/constraints.txt
 	@touch $@
 
 # Asks PyPI's advisories once a day; without an answer it says so and goes on.
-audit: setup build/audit/.installed  ## the pinned packages against known holes (pip-audit)
-	@PIPAPI_PYTHON_LOCATION=$(BIN)/python AUDIT_ANSWER=build/audit/answer.txt \
-	  $(BIN)/python tests/audit/audit.py build/audit/bin/pip-audit constraints.txt
+audit: setup build/audit/.installed audit-if-installed  ## the pinned packages against known holes (pip-audit)
+
+audit-if-installed:
+	@if test -x build/audit/bin/pip-audit; then \
+	  PIPAPI_PYTHON_LOCATION=$(BIN)/python AUDIT_ANSWER=build/audit/answer.txt \
+	    $(BIN)/python tests/audit/audit.py build/audit/bin/pip-audit constraints.txt; \
+	else echo "audit: not asked; make audit installs pip-audit, and make check asks from then on"; fi
 
 build/audit/.installed: tests/audit/constraints.txt
 	@test -x build/audit/bin/python || $(BIN)/python -m venv --without-pip build/audit
