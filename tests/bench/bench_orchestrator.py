@@ -195,13 +195,12 @@ def wrong_centres(count: int) -> None:
                 hits = covered(said)
                 identified = sum(r.status == "identified" for r in said)
                 line = (
-                    f"{law}, {name}, begun at {centre:g} tokens per parameter: refused "
-                    f"{count - len(hits)} of {count}, identified {identified}, weak "
-                    f"{len(hits) - identified}, width {np.median(widths(said)):.3f}, covers "
-                    f"{sum(hits)} of {len(hits)}"
+                    f"{law}, {name}, begun at {centre:g} tokens per parameter: covers "
+                    f"{sum(hits)} of {len(hits)}, width {np.median(widths(said)):.3f}, refused "
+                    f"{count - len(hits)}, weak {len(hits) - identified}, identified {identified}"
                 )
                 if name == ADAPTIVE:
-                    verdict(line, 0, len(hits) == count)
+                    verdict(line, count, identified == count, least=True)
                 else:
                     print(f"  {line}", flush=True)
 
