@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 
 from trainer import loop
 from trainer.batches import TokenBatches
@@ -260,9 +262,16 @@ def test_a_compiled_step_is_the_same_step(
     family: str, make_config: MakeConfig, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced whole, as for a GPU; what is generated from the trace is the compiler's own matter."""
-    traced = {"backend": "aot_eager", "fullgraph": True, "dynamic": False}
-    monkeypatch.setattr(loop, "COMPILE", traced)
+    graphs = []
+
+    def run_as_traced(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    how = {"backend": run_as_traced, "fullgraph": True, "dynamic": False}
+    monkeypatch.setattr(loop, "COMPILE", how)
     config = make_config(family=family)
     plain, compiled = (start(config, backend="sdpa", compiled=c) for c in (False, True))
     assert train(compiled, 3) == pytest.approx(train(plain, 3), rel=1e-6)
     assert compiled.grad_norms == pytest.approx(plain.grad_norms, rel=1e-5)
+    assert len(graphs) == 1
