@@ -119,7 +119,9 @@ def new_figure(
     return figure, list(axes.flat)
 
 
-def log_axis(ax: Axes, which: str, label: str, limits: tuple[float, float], kind: str) -> None:
+def log_axis(
+    ax: Axes, which: str, label: str, limits: tuple[float, float], kind: str, *, most: int = 7
+) -> None:
     """Make one axis logarithmic with ticks that a person can read at any span.
 
     Args:
@@ -128,11 +130,12 @@ def log_axis(ax: Axes, which: str, label: str, limits: tuple[float, float], kind
         label: the axis label, with its unit.
         limits: smallest and largest value shown.
         kind: `si` for counts (2.8k), `power` for compute (10¹²), `plain` for ratios and losses.
+        most: ticks at most; fewer for a panel of half the width.
     """
     write = {"si": si, "power": power, "plain": significant}[kind]
     axis = ax.xaxis if which == "x" else ax.yaxis
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
-    ticks = log_ticks(*limits)
+    ticks = log_ticks(*limits, most=most)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FixedFormatter([write(t) for t in ticks]))
     axis.set_minor_locator(NullLocator())

@@ -257,7 +257,7 @@ def residual_picture(evidence: Evidence) -> Picture | None:
     )
     sd = math.sqrt(sum(v * v for v in left) / len(left))
     for number, (ax, label, x, kind) in enumerate(panels):
-        log_axis(ax, "x", label, padded(x), kind)
+        log_axis(ax, "x", label, padded(x), kind, most=5)
         ax.axhspan(-sd, sd, color=SHADE, zorder=0)
         ax.axhline(0, color=INK, linewidth=0.9)
         mark_runs(ax, runs, x, left, styles=styles, names=names, group=f"left-{number}", size=24)

@@ -179,7 +179,7 @@ def residual_map(evidence: Evidence) -> Picture | None:
     left = [100 * math.log(r.loss / float(surface.loss(r.params, r.tokens))) for r in runs]
     figure, (plane, normal) = new_figure(1, 2, height=3.1)
     names: PointNames = {}
-    log_axis(plane, "x", parameter_label(evidence), padded([r.params for r in runs]), "si")
+    log_axis(plane, "x", parameter_label(evidence), padded([r.params for r in runs]), "si", most=5)
     log_axis(plane, "y", TOKEN_LABEL, padded([r.tokens for r in runs]), "si")
     largest = max(map(abs, left)) or 1.0
     for sign, marker, colour, word in ((1, "^", VERMILION, "above"), (-1, "v", BLUE, "below")):
