@@ -126,6 +126,12 @@ def read_envelope(
         )
     if constant:
         return _whole_curves({k: read[k] for k in constant}, size, left_out, resamples, seed)
+    if not finished:
+        return _refusal(
+            "every curve stopped neither decayed to its end nor undecayed: none of its points is "
+            "data",
+            left_out,
+        )
     # The end of a run is its row of the table: the held-out loss, which a curve may not have.
     rows = zip(table.tokens, table.flops, table.loss, strict=True)
     ends = dict(zip(table.used["trial_id"].astype(str), rows, strict=True))

@@ -100,6 +100,18 @@ def test_curves_without_a_learning_rate_are_refused_and_named(runs):
     assert set(found.left_out) == set(curves)
 
 
+def test_curves_that_all_stopped_in_their_decay_are_refused_in_words(horizons):
+    table, curves = horizons
+    stopped = {
+        k: {**c, "learning_rate": np.linspace(1.0, 0.5, len(c["learning_rate"])) * 3e-4}
+        for k, c in curves.items()
+    }
+    found = read_envelope(table, stopped)
+    assert found.fit is None
+    assert "none of its points is data" in found.reason
+    assert set(found.left_out) == set(curves)
+
+
 def test_constant_and_decayed_curves_are_not_compared(runs, horizons):
     table, curves = horizons
     some = dict(curves)

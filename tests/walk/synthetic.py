@@ -228,7 +228,7 @@ def _trained(job: Job) -> Finished:
                 "tokens": step * config.batch_tokens,
                 "flops": step * per_step,
                 "loss": loss(step * config.batch_tokens, i) + 0.4 / i,
-                "learning_rate": config.optimizer.learning_rate * (1 - 0.9 * i / 40),
+                "learning_rate": config.optimizer.learning_rate * (1 - 0.95 * i / 40),
                 "grad_norm": 0.5 + 1 / i,
                 "tokens_per_s": 5e4,
                 "time": 1.7e9 + i,
