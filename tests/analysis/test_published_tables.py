@@ -113,8 +113,12 @@ def test_step_laws_best_runs_follow_the_six_parameter_law(laws_dir):
     five, six = (fit_surface(N, D, L, form=f, huber_delta=1e-3) for f in (CHINCHILLA, SKALING))
     assert np.abs(five.residuals).mean() == pytest.approx(0.0028, abs=1e-4)
     assert np.abs(six.residuals).mean() == pytest.approx(0.0009, abs=1e-4)
-    ratio = six.surface.optimum(6 * float((N * D).max())).tokens_per_parameter
-    assert ratio == pytest.approx(28.9, abs=0.2)
+    top = 6 * float((N * D).max())
+    assert six.surface.optimum(top).tokens_per_parameter == pytest.approx(28.9, abs=0.2)
+    # Published is 2.0 for five parameters: a ratio that the objective moves threefold.
+    squares = fit_surface(N, D, L, huber_delta=np.inf)
+    ratios = [f.surface.optimum(top).tokens_per_parameter for f in (five, squares)]
+    assert ratios == pytest.approx([2.37, 6.43], rel=0.01)
 
 
 def test_step_laws_rules_are_within_a_factor_two_of_every_cells_best(laws_dir):
