@@ -1,4 +1,4 @@
-"""Write the generated pages: budget.yaml from its schema, the commands from typer, notebooks.
+"""Write the generated pages: budget.yaml, the commands, errors, the Python reference, notebooks.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   write nothing; exit 1 when a page is not current
@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+import analysis
 from orchestrator.budget import json_schema
 from orchestrator.cli import app
 from trainer.recipe import LEARNING_RATE_RULES, batch_tokens, learning_rate
@@ -44,6 +45,25 @@ _ROOMS = {
     "70": "A defect of ours",
 }
 """Headings of the index of errors, by the first two digits of a code."""
+TRAINER = {
+    "ModelShape": "trainer.shapes",
+    "preset": "trainer.shapes",
+    "count_parameters": "trainer.shapes",
+    "training_flops_per_token": "trainer.flops",
+    "TrainConfig": "trainer.config",
+    "OptimizerConfig": "trainer.config",
+    "ScheduleConfig": "trainer.config",
+    "RunOptions": "trainer.config",
+    "DataSource": "trainer.data.source",
+    "prepare": "trainer.data.shards",
+    "TokenData": "trainer.data.shards",
+    "run_trial": "trainer.run",
+    "RunResult": "trainer.result",
+    "run_members": "trainer.members",
+    "run_all": "trainer.stacking",
+    "gain": "trainer.stacking",
+}
+"""Public names of the trainer and where they live: a shape, a configuration, tokens, a run."""
 _WORDS = {"bool": "", "Path": "PATH", "str": "TEXT", "int": "NUMBER", "float": "NUMBER"}
 
 
@@ -54,16 +74,43 @@ def pages() -> dict[Path, str]:
         HERE / "reference" / "budget.md": budget_page(json_schema()),
         HERE / "reference" / "commands.md": commands_page(typer.main.get_command(app)),
         HERE / "errors.md": errors_page(HERE / "errors"),
+        **python_pages(),
+    }
+
+
+def _beside(name: str) -> Any:
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def python_pages() -> dict[Path, str]:
+    """The Python reference, from the docstrings of the source."""
+    api = _beside("api")
+    return {
+        HERE / "reference" / "python-analysis.md": api.page(
+            "Python: analysis",
+            f"{NOTE}\n\nWhat `import analysis` offers: from any table of parameters, tokens and "
+            "loss to an answer. It needs neither torch nor Ray nor MLflow. "
+            "[Fit a table](../howto/fit-a-table.md#from-python) begins with it.",
+            {name: f"analysis.{home}" for name, home in sorted(analysis._HOMES.items())},
+        ),
+        HERE / "reference" / "python-trainer.md": api.page(
+            "Python: trainer",
+            f"{NOTE}\n\nWhat describes and runs one training run, alone or under a sweep. "
+            "[Use the trainer alone](../howto/trainer-alone.md) has a whole example.",
+            TRAINER,
+        ),
     }
 
 
 def notebook_pages() -> dict[Path, str]:
     """Notebooks as Markdown with the outputs that they hold, and their figures."""
-    spec = importlib.util.spec_from_file_location("docs_notebook", HERE / "notebook.py")
-    assert spec is not None
-    assert spec.loader is not None
-    notebook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(notebook)
+    notebook = _beside("notebook")
     found = {}
     for path in sorted((HERE / "notebooks").glob("*.ipynb")):
         figure = HERE / "images" / f"{path.stem}.svg"
