@@ -24,8 +24,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt docker/install-torch.sh
 quickstart: setup  ## train about 15 small models and print the answer (6 minutes on 2 cores)
 	@$(BIN)/sweep run sweeps/quickstart.yaml -y
 
-test: setup  ## run the whole test suite
-	@$(BIN)/python -m pytest -q
+# Files run side by side, each on one thread; within a file the order is kept.
+JOBS ?= 2
+test: setup  ## run the whole test suite (JOBS=4 for more files at a time)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 faults: setup  ## the fault matrix whole: kills, signals, full disks, dead trackers (an hour); writes docs/guarantees.md
 	@mkdir -p build && rm -f build/faults-*.json
