@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check audit audit-if-installed format layers faults faults-mutants bench-orchestrator bench-trainer bench-analysis validation docs walk clean
+.PHONY: help setup quickstart test check audit audit-if-installed format layers faults faults-mutants service-test bench-orchestrator bench-trainer bench-analysis validation docs walk clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ faults: setup  ## the fault matrix whole: kills, signals, full disks, dead track
 	  PYTHONPATH=tests $(BIN)/python -m faults.guarantees build/faults-ray.json build/faults-light.json \
 	    --kept tests/faults/account.json --write docs/guarantees.md || failed=1; \
 	  exit $$failed
+
+service-test: setup  ## the service in earnest: submit, kill it, start it again, follow to the end (3 minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/service --whole-service
 
 faults-mutants: setup  ## take away what guards the promises, one at a time: a row must fail (2 minutes)
 	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.mutants

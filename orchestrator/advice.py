@@ -23,7 +23,7 @@ from orchestrator.errors import Fault, StateRefused
 from orchestrator.outcome import RESAMPLES, loss_frame
 from orchestrator.rounds import ground_of
 from orchestrator.state import SweepState
-from orchestrator.trial import Hardware
+from orchestrator.trial import Hardware, duration_near
 from trainer.data.facts import DataFacts
 
 SCHEMA = "sweep.next/1"
@@ -138,7 +138,10 @@ def next_runs(
             params=round(float(runs.N[index])),
             tokens=round(float(runs.D[index])),
             flops=float(runs.price[index]),
-            hours=float(runs.price[index]) / hardware.throughput.flops_per_s / 3600
+            hours=duration_near(
+                budget, facts, hardware, params=float(runs.N[index]), tokens=float(runs.D[index])
+            )
+            / 3600
             if hardware
             else None,
             sd_before=sds[number],

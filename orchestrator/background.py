@@ -25,7 +25,7 @@ class BackgroundProjection:
         self._wake = threading.Event()
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="mlflow-projection", daemon=True)
-        self._conclusion: tuple[str, Path] | None = None
+        self._conclusion: tuple[str, Path | None] | None = None
         self.projection: Projection | None = None
         self.trouble: str = ""
         """The last error, empty while all is well."""
@@ -38,7 +38,7 @@ class BackgroundProjection:
         """Give it the newest state."""
         self._state = state
 
-    def conclude(self, state: SweepState, *, note: str, report: Path) -> None:
+    def conclude(self, state: SweepState, *, note: str, report: Path | None) -> None:
         """Give it the answer; the thread closes the sweep's run with it before it ends."""
         self._state = state
         self._conclusion = (note, report)
@@ -47,6 +47,8 @@ class BackgroundProjection:
         """Project what there is and end the thread, waiting at most `timeout_s` seconds."""
         self._stop = True
         self._wake.set()
+        if self._thread.ident is None:
+            return
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self.trouble = self.trouble or "the store did not answer in time"

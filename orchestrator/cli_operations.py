@@ -212,7 +212,8 @@ def ls(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
 
 def sync(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
     """Bring MLflow up to a sweep's journal; a store that was lost is rebuilt whole."""
-    from orchestrator.journal import read_state
+    from orchestrator.journal import JOURNAL, read_state
+    from orchestrator.opening import TUNING_FOLDER
     from orchestrator.operations import frozen_budget
     from orchestrator.session import open_projection
     from orchestrator.tracking.note import sweep_note
@@ -225,6 +226,11 @@ def sync(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson =
         projection.finish(state, note=sweep_note(state), report=folder / "report")
     else:
         projection.sync(state)
+    search = folder / TUNING_FOLDER
+    if (search / JOURNAL).exists():
+        found = read_state(search)
+        tuning = open_projection(budget, folder.parent, search)
+        tuning.finish(found, note="", report=None)
     runs = sum(bool(trial.attempts or trial.result) for trial in state.trials.values())
     if as_json:
         print_json({"schema": "sweep.sync/1", "runs": runs, "parent": projection.parent_id})

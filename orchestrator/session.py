@@ -160,7 +160,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
     outcome = run_sweep(
         setting,
         make_executor=lambda: executor_for(budget, machine, plan.slots, sweep_dir),
-        tracker=_tracker(budget, outputs, sweep_dir),
+        tracker=tracker_for(budget, outputs, sweep_dir),
         display=display,
         ask=ask,
     )
@@ -182,7 +182,8 @@ def open_projection(budget: Budget, outputs: Path, sweep_dir: Path) -> Projectio
     )
 
 
-def _tracker(budget: Budget, outputs: Path, sweep_dir: Path) -> BackgroundProjection | None:
+def tracker_for(budget: Budget, outputs: Path, sweep_dir: Path) -> BackgroundProjection | None:
+    """The projection of a sweep or a search, not yet started; None where the budget has none."""
     if not budget.tracking.enabled:
         return None
     return BackgroundProjection(lambda: open_projection(budget, outputs, sweep_dir))

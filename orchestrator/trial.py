@@ -178,9 +178,6 @@ def plan_trial(
         "warmup": warming.clamped and training.warmup_steps is None,
     }
     remarks += [f"{name} clamped" for name, is_clamped in clamped.items() if is_clamped]
-    step_s = hardware.throughput.step_s(
-        n_layer=shape.n_layer, flops_per_step=per_token.total * step_tokens
-    )
     evaluation_tokens = config.validation_tokens
     seed_mark = f" · seed {seed}" if len(training.seeds) > 1 or point.replicate else ""
     return Trial(
@@ -193,7 +190,9 @@ def plan_trial(
         flops=flops,
         evaluation_flops=per_token.forward * evaluation_tokens,
         learning_rate_source=rate.source,
-        estimated_s=steps * step_s + evaluation_tokens / step_tokens * step_s / 3,
+        estimated_s=_duration_s(
+            shape, hardware, steps=steps, step_tokens=step_tokens, validation=evaluation_tokens
+        ),
         memory_bytes=training_bytes(shape, sequences=sequences),
         epochs=epochs,
         notes=tuple(remarks),
@@ -206,6 +205,36 @@ def validation_tokens(budget: Budget, facts: DataFacts) -> int:
     context = budget.model.context
     available = min(int(budget.data.validation_tokens), facts.validation_tokens - 1)
     return max(context, available // context * context)
+
+
+def duration_near(
+    budget: Budget, facts: DataFacts, hardware: Hardware, *, params: float, tokens: float
+) -> float:
+    """Expected duration of a run with about `params` matmul parameters, seconds."""
+    shape = nearest_shape(budget.model, facts.vocab_size, params)
+    if shape is None:
+        return 6.0 * params * tokens / hardware.throughput.flops_per_s
+    flops = training_flops_per_token(shape).total * tokens
+    sequences, _ = batch_sequences(budget, count_parameters(shape), tokens=tokens, flops=flops)
+    step_tokens = sequences * shape.context
+    return _duration_s(
+        shape,
+        hardware,
+        steps=round(tokens / step_tokens),
+        step_tokens=step_tokens,
+        validation=validation_tokens(budget, facts),
+    )
+
+
+def _duration_s(
+    shape: Shape, hardware: Hardware, *, steps: int, step_tokens: int, validation: int
+) -> float:
+    """Seconds of training and of the held-out evaluation, whose steps cost a third."""
+    step_s = hardware.throughput.step_s(
+        n_layer=shape.n_layer,
+        flops_per_step=training_flops_per_token(shape).total * step_tokens,
+    )
+    return steps * step_s + validation / step_tokens * step_s / 3
 
 
 def flops_per_token_near(budget: Budget, facts: DataFacts, params: float) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.recipe import RateRule, SizeOptimum, TriedRun, rate_rule, size_optimum
+from orchestrator.background import BackgroundProjection
 from orchestrator.budget import changed_keys
 from orchestrator.display import Display
 from orchestrator.errors import Exit, Fault, StateRefused
@@ -78,6 +79,7 @@ def tune(
     search: Search,
     *,
     make_executor: Callable[[], Executor],
+    tracker: BackgroundProjection | None,
     display: Display,
 ) -> Tuned:
     """Search, or go on with a search.
@@ -86,6 +88,8 @@ def tune(
         setting: of the main sweep; the search lives in a folder of its folder.
         search: what to try.
         make_executor: called only when there is something to train.
+        tracker: MLflow's projection of the search, not yet started, and not ended here: its caller
+            has the answer to close it with; None to do without.
         display: what listens.
 
     Raises:
@@ -102,10 +106,13 @@ def tune(
             _inside(setting, folder),
             journal,
             make_executor=make_executor,
-            tracker=None,
+            tracker=tracker,
             display=display,
             stop=stop,
         )
+        if tracker is not None:
+            tracker.show(journal.state)
+            tracker.start()
         try:
             with runner, stop.listening():
                 _train(setting, search, sizes, runner, stop)

@@ -15,12 +15,14 @@ from orchestrator.board import Quote
 from orchestrator.errors import BadInput, Fault
 from orchestrator.opening import TUNING_FOLDER
 from orchestrator.recipe_file import RECIPE_FILE, write_recipe
-from orchestrator.session import RunRequest, display_for, executor_for, prepare
+from orchestrator.session import RunRequest, display_for, executor_for, prepare, tracker_for
 from orchestrator.state import FINAL
 from orchestrator.tuning import Search, Tuned, tune
 from orchestrator.tuning_space import DEFAULT_SHARE, LEAST_TRIALS
 
 SCHEMA = "sweep.tune/1"
+TRACKER_GRACE_S = 60.0
+"""How long the end of a search waits for MLflow."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,14 +76,21 @@ def tune_budget(request: TuneRequest, console: Console) -> TuneReply:
     )
     display = display_for(request.run, console, quote, estimating=lambda _: ())
     folder = setting.sweep_dir / TUNING_FOLDER
-    tuned = tune(
-        setting,
-        search,
-        make_executor=lambda: executor_for(
-            setting.budget, setting.machine, setting.plan.slots, folder
-        ),
-        display=display,
-    )
+    tracker = tracker_for(setting.budget, setting.outputs, folder)
+    try:
+        tuned = tune(
+            setting,
+            search,
+            make_executor=lambda: executor_for(
+                setting.budget, setting.machine, setting.plan.slots, folder
+            ),
+            tracker=tracker,
+            display=display,
+        )
+    except BaseException:
+        if tracker is not None:
+            tracker.stop(TRACKER_GRACE_S)
+        raise
     recipe = picture = None
     if tuned.rule is not None:
         picture = draw_recipe(folder / "recipe.svg", _runs(tuned), tuned.optima, tuned.rule)
@@ -95,8 +104,19 @@ def tune_budget(request: TuneRequest, console: Console) -> TuneReply:
                 runs=len(tuned.state.trials),
             )
     largest = max(trial.counts.matmul for trial in setting.plan.trials)
+    if tracker is not None:
+        tracker.conclude(tuned.state, note=_note(tuned), report=picture)
+        tracker.stop(TRACKER_GRACE_S)
     document = _document(tuned, request.run, largest, recipe, picture)
     return TuneReply(tuned=tuned, document=document)
+
+
+def _note(tuned: Tuned) -> str:
+    """What a search found, in one line; empty while it has found nothing."""
+    if tuned.rule is None:
+        return ""
+    standing = "" if tuned.sound else ", at the edge of what was tried: no recipe"
+    return f"learning rate = {tuned.rule.learning_rate_text}{standing}"
 
 
 def _check(request: TuneRequest) -> None:

@@ -1,10 +1,10 @@
 """The runs of a sweep in MLflow, drawn from its journal.
 
-One parent run per sweep, one child per trial, found by their tags and created once. Everything
-logged carries the identity it has in the sweep (trial_id, step, and the time in the trial's own
-record), so projecting again adds nothing. The trainer never waits for it: one thread of the
-driver reads the trials' files and writes in batches, and a tracker that is away is caught up with
-later (`sweep sync`).
+One parent run per sweep and one per search for a recipe, one child per trial, found by their tags
+and created once. Everything logged carries the identity it has in the sweep (trial_id, step, and
+the time in the trial's own record), so projecting again adds nothing. The trainer never waits for
+it: one thread of the driver reads the trials' files and writes in batches, and a tracker that is
+away is caught up with later (`sweep sync`).
 """
 
 from __future__ import annotations
@@ -83,20 +83,30 @@ class Projection:
                 if trial.attempts or trial.result is not None:
                     self._sync_trial(parent, state, trial)
 
-    def finish(self, state: SweepState, *, note: str, report: Path) -> None:
-        """Close the sweep's run: the answer as its note, summary metrics, the report."""
+    def finish(self, state: SweepState, *, note: str, report: Path | None) -> None:
+        """Close the sweep's run.
+
+        Args:
+            state: the sweep, or the search for its recipe.
+            note: the answer; empty leaves the note that is there.
+            report: folder of the report, or the picture of a recipe; None without one.
+        """
         self.sync(state)
         if self._parent_id is None:
             return
         with quiet():
-            self.store.client.set_tag(self._parent_id, "mlflow.note.content", note)
+            if note:
+                self.store.client.set_tag(self._parent_id, "mlflow.note.content", note)
             stamp = int(state.opened_at * 1000)
             self.store.log_metrics(
                 self._parent_id, [(k, float(v), stamp, 0) for k, v in _summary(state).items()]
             )
             if state.fit is not None:
                 self.store.client.set_tag(self._parent_id, "sweep.verdict", state.fit["status"])
-            self.store.client.log_artifacts(self._parent_id, str(report), "report")
+            if report is not None and report.is_dir():
+                self.store.client.log_artifacts(self._parent_id, str(report), "report")
+            elif report is not None:
+                self.store.client.log_artifact(self._parent_id, str(report))
             if state.finished:
                 self.store.client.set_terminated(self._parent_id, "FINISHED")
 
@@ -104,7 +114,10 @@ class Projection:
         if self._parent_id is None:
             assert state.opened is not None
             sweep_id, name = state.opened["sweep_id"], state.opened["name"]
-            tags = {"sweep.id": sweep_id, "sweep.name": name, "mlflow.runName": name}
+            # The search for a recipe is named `SWEEP/tuning`, and is a run of its own: its sweep
+            # may never begin.
+            shown = name.replace("/", " · ")
+            tags = {"sweep.id": sweep_id, "sweep.name": name, "mlflow.runName": shown}
             run = self.store.find_or_create(
                 f"tags.`sweep.id` = '{sweep_id}'", tags, start_ms=int(state.opened_at * 1000)
             )
@@ -166,8 +179,9 @@ class Projection:
         assert state.opened is not None
         record = row(trial, unique_tokens=state.opened["data"]["train_tokens"])
         summary = {
-            "final_loss": record["loss"],
-            "final_bits_per_byte": record["bpb"],
+            # A step of a search has a loss too, though it is no row of the fit.
+            "final_loss": trial.result.loss if trial.result else None,
+            "final_bits_per_byte": trial.result.bpb if trial.result else None,
             "params_matmul": record["params_matmul"],
             "params_total": record["params_total"],
             "tokens": record["tokens"],

@@ -24,6 +24,7 @@ from orchestrator.outcome import Answer, loss_frame
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
 from orchestrator.state import SweepState
+from orchestrator.trial import duration_near
 
 TRUTH = Truth(law=prior_law(1e12, 120.0), noise_sd=0.004, seed=5)
 
@@ -55,6 +56,24 @@ def test_each_run_named_shrinks_the_interval_and_the_best_per_flop_comes_first(
         assert dearest / 31 < advice.flops < dearest * 1.1
         record: dict[str, Any] = advice.to_dict()
         assert record["fold_95_after"] < record["fold_95_before"]
+
+
+def test_the_hours_of_a_run_are_those_that_a_plan_would_quote(
+    swept: tuple[Setting, SweepState],
+) -> None:
+    setting, state = swept
+    for planned in setting.plan.trials:
+        near = duration_near(
+            setting.budget,
+            setting.data.facts,
+            setting.hardware,
+            params=planned.counts.matmul,
+            tokens=planned.config.tokens,
+        )
+        assert near == pytest.approx(planned.estimated_s)
+    for advice in next_runs(state, setting.budget, setting.data.facts, setting.hardware, count=2):
+        arithmetic = advice.flops / setting.hardware.throughput.flops_per_s / 3600
+        assert advice.hours > 1.05 * arithmetic  # small models spend time beside it
 
 
 def test_the_range_before_is_the_fits_own_and_the_one_after_is_what_such_runs_leave(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.background import BackgroundProjection
 from orchestrator.budget import parse_budget
 from orchestrator.display import SilentDisplay
 from orchestrator.errors import BadInput, Exit, StateRefused
@@ -20,8 +23,11 @@ from orchestrator.outcome import Answer
 from orchestrator.plan import make_plan
 from orchestrator.recipe_file import with_recipe, write_recipe
 from orchestrator.service import run_sweep
+from orchestrator.session import open_projection
 from orchestrator.setting import Setting
 from orchestrator.state import Purpose, TrialStatus
+from orchestrator.tracking.projection import Projection
+from orchestrator.tracking.store import ROW_TAG
 from orchestrator.tuning import Search, Tuned, tune
 from trainer.result import RunResult, RunStatus
 from trainer.shapes import count_parameters
@@ -73,8 +79,19 @@ def executor(fake_executor: Any) -> Any:
     return fake_executor
 
 
-def search(setting: Setting, executor: Any, asked: Search = SEARCH) -> Tuned:
-    return tune(setting, asked, make_executor=lambda: executor, display=SilentDisplay())
+def search(
+    setting: Setting,
+    executor: Any,
+    asked: Search = SEARCH,
+    tracker: BackgroundProjection | None = None,
+) -> Tuned:
+    return tune(
+        setting,
+        asked,
+        make_executor=lambda: executor,
+        tracker=tracker,
+        display=SilentDisplay(),
+    )
 
 
 def tried(tuned: Tuned) -> list[tuple[str, float]]:
@@ -309,3 +326,40 @@ def test_an_expression_without_a_value_at_a_size_is_refused(
     text = BUDGET.replace("batch_tokens: 512", 'learning_rate: "log(1 - N)", batch_tokens: 512')
     with pytest.raises(BadInput, match="no value at N = "):
         make_setting(text)
+
+
+def test_a_search_stands_in_mlflow_once_with_its_runs_below_it(
+    make_setting: Callable[..., Setting], executor: Any, fresh_store: Path
+) -> None:
+    setting = make_setting()
+    setting.outputs.mkdir()
+    shutil.copy(fresh_store, setting.outputs / "mlflow.db")
+    folder = setting.sweep_dir / TUNING_FOLDER
+
+    def opened() -> Projection:
+        return open_projection(
+            parse_budget(BUDGET.replace("name: small", "name: small\ntracking: {experiment: e}")),
+            setting.outputs,
+            folder,
+        )
+
+    tracker = BackgroundProjection(opened)
+    tuned = search(setting, executor, tracker=tracker)
+    tracker.conclude(tuned.state, note="learning rate = 0.01", report=None)
+    tracker.stop(120)
+    assert tracker.trouble == ""
+    again = opened()
+    again.finish(tuned.state, note="", report=None)  # as `sweep sync` does
+    client = again.store.client
+    runs = client.search_runs([again.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run is not parent]
+    assert parent.info.run_name == "small · tuning"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["mlflow.note.content"] == "learning rate = 0.01"
+    assert len(children) == len(tuned.state.trials) == 16
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    measured = {run.data.tags["sweep.trial_id"]: run.data.metrics["final_loss"] for run in children}
+    assert measured == {t.trial_id: t.result.loss for t in tuned.state.trials.values() if t.result}
+    row = json.loads(children[0].data.tags[ROW_TAG])
+    assert row["excluded"] == "a step of the search for a recipe"
