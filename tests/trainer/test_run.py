@@ -409,3 +409,19 @@ def test_given_kernels_are_used_and_recorded_and_a_change_on_the_way_is_told(
     assert (again.versions["attention"], again.versions["head_chunk"]) == ("sdpa", "0.25")
     assert again.loss == pytest.approx(result.loss, rel=1e-4)
     assert again.trial_id == result.trial_id
+
+
+def test_a_run_compiles_its_steps_where_its_kernels_say_so(
+    make_config: Callable[..., TrainConfig],
+    options: RunOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = Kernels(attention="sdpa", products="mkl", compiled=True)
+
+    def refuse(*_: object, compiled: bool, **__: object) -> None:
+        raise RuntimeError(f"compiled: {compiled}")
+
+    monkeypatch.setattr("trainer.run.Training", refuse)
+    with pytest.raises(RuntimeError, match="compiled: True"):
+        run_trial(make_config(), dataclasses.replace(options, kernels=given), tmp_path)
