@@ -106,6 +106,7 @@ def test_hovering_and_focusing_a_point_names_its_run(reports: Path, browser: Any
         assert "L1 · " in tip.text_content()
         assert "loss" in point.get_attribute("aria-label")
         page.locator("h1").click()
+        point.scroll_into_view_if_needed()
         point.hover(force=True)
         assert tip.is_visible()
         titles = page.locator("#figure-residual-map svg title")
