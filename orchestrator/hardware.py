@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.budget import Budget
-from orchestrator.errors import BadInput, Fault
+from orchestrator.errors import BadInput, EnvironmentUnusable, Fault
 from orchestrator.journal import write_atomic
 from orchestrator.state import TrialState
 from orchestrator.throughput import CPU_CORE, GPU, StepTime, Throughput, calibrate
@@ -77,6 +77,39 @@ def gpus_per_trial(budget: Budget, machine: Machine) -> float:
     if budget.run.gpus_per_trial is not None:
         return budget.run.gpus_per_trial
     return 1.0 if machine.gpus or budget.budget.gpus else 0.0
+
+
+def refuse_missing_gpus(budget: Budget, machine: Machine) -> None:
+    """See that this machine has the GPUs that a sweep on it would use.
+
+    Raises:
+        EnvironmentUnusable: when it has fewer.
+    """
+    each = gpus_per_trial(budget, machine)
+    wanted = max(each, budget.budget.gpus or 0) if each > 0 else 0.0
+    if budget.run.address is None and wanted > len(machine.gpus):
+        raise beyond("GPU", wanted, len(machine.gpus), who="the budget", where="this machine")
+
+
+def beyond(kind: str, wanted: float, have: float, *, who: str, where: str) -> EnvironmentUnusable:
+    """The error of a request that can never be met; Ray would wait for ever.
+
+    Args:
+        kind: `CPU` or `GPU`.
+        wanted: how many are asked for.
+        have: how many there are.
+        who: what asks.
+        where: what does not have them.
+    """
+    return EnvironmentUnusable(
+        Fault(
+            code="SWP-3002",
+            rule=f"{who} asks for {wanted:g} {kind}s, {where} has {have:g}",
+            place="run",
+            remedy="lower run.cpus_per_trial, run.gpus_per_trial, run.slots or budget.gpus, or "
+            "name a larger cluster with run.address",
+        )
+    )
 
 
 def processes_of(batch_sequences: int, gpus: float) -> int:

@@ -17,7 +17,13 @@ from orchestrator.display import Display, Estimating, LineDisplay, LiveDisplay, 
 from orchestrator.errors import Exit
 from orchestrator.estimate import Estimator
 from orchestrator.executors.base import Executor
-from orchestrator.hardware import Machine, detect, hardware_for
+from orchestrator.hardware import (
+    Machine,
+    detect,
+    gpus_per_trial,
+    hardware_for,
+    refuse_missing_gpus,
+)
 from orchestrator.journal import JOURNAL, read_state
 from orchestrator.model_sizes import with_model_sizes
 from orchestrator.opening import TUNING_FOLDER, tuning_flops
@@ -155,8 +161,8 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
             f"{budget.name}: {len(plan.trials)} trials in {len(plan.levels)} levels on "
             f"{plan.slots} x {hardware.throughput.device}"
         )
-    if budget.run.storage is not None:
-        Storage(budget.run.storage).check()
+    if not (begun and read_state(sweep_dir).finished):
+        check_places(budget, machine, plan.slots)
     outcome = run_sweep(
         setting,
         make_executor=lambda: executor_for(budget, machine, plan.slots, sweep_dir),
@@ -187,6 +193,23 @@ def tracker_for(budget: Budget, outputs: Path, sweep_dir: Path) -> BackgroundPro
     if not budget.tracking.enabled:
         return None
     return BackgroundProjection(lambda: open_projection(budget, outputs, sweep_dir))
+
+
+def check_places(budget: Budget, machine: Machine, slots: int) -> None:
+    """See that trials will have their GPUs, their cluster and their storage.
+
+    Raises:
+        EnvironmentUnusable: naming what is not there.
+    """
+    refuse_missing_gpus(budget, machine)
+    run = budget.run
+    if run.executor == "ray" and run.address is not None:
+        from orchestrator.executors.ray_tune import check_cluster
+
+        gpus = gpus_per_trial(budget, machine)
+        check_cluster(run.address, cpus=run.cpus_per_trial, gpus=gpus, slots=slots)
+    if run.storage is not None:
+        Storage(run.storage).check()
 
 
 def executor_for(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> Executor:

@@ -15,7 +15,14 @@ from orchestrator.board import Quote
 from orchestrator.errors import BadInput, Fault
 from orchestrator.opening import TUNING_FOLDER
 from orchestrator.recipe_file import RECIPE_FILE, write_recipe
-from orchestrator.session import RunRequest, display_for, executor_for, prepare, tracker_for
+from orchestrator.session import (
+    RunRequest,
+    check_places,
+    display_for,
+    executor_for,
+    prepare,
+    tracker_for,
+)
 from orchestrator.state import FINAL
 from orchestrator.tuning import Search, Tuned, tune
 from orchestrator.tuning_space import DEFAULT_SHARE, LEAST_TRIALS
@@ -76,6 +83,7 @@ def tune_budget(request: TuneRequest, console: Console) -> TuneReply:
     )
     display = display_for(request.run, console, quote, estimating=lambda _: ())
     folder = setting.sweep_dir / TUNING_FOLDER
+    check_places(setting.budget, setting.machine, plan.slots)
     tracker = tracker_for(setting.budget, setting.outputs, folder)
     try:
         tuned = tune(

@@ -33,6 +33,7 @@ from orchestrator.executors.base import (
     Started,
 )
 from orchestrator.executors.worker import Ended, run_all
+from orchestrator.hardware import beyond
 from orchestrator.pruning import FACTOR, RUNGS
 
 # Read by Ray at import. Loopback only: without the multi-node switch a private Ray takes 127.0.0.1
@@ -93,7 +94,7 @@ class RayTuneExecutor:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._streams = contextlib.ExitStack()
-        self._resources: dict[str, float] = {}
+        self._nodes: list[dict[str, float]] = []
 
     def __enter__(self) -> RayTuneExecutor:
         """Start or join Ray and the Tuner.
@@ -132,18 +133,7 @@ class RayTuneExecutor:
         Raises:
             EnvironmentUnusable: when it asks for more than there is; Ray would wait for ever.
         """
-        for kind, wanted in (("CPU", job.cpus), ("GPU", job.gpus)):
-            have = self._resources.get(kind, 0.0)
-            if wanted > have:
-                raise EnvironmentUnusable(
-                    Fault(
-                        code="SWP-3002",
-                        rule=f"a trial asks for {wanted:g} {kind}s, the cluster has {have:g}",
-                        place="run",
-                        remedy="lower run.cpus_per_trial or run.gpus_per_trial, or name a larger "
-                        "cluster with run.address",
-                    )
-                )
+        _refuse_greed(self._nodes, cpus=job.cpus, gpus=job.gpus)
         self._jobs.put(job)
 
     def kill(self, trial_id: str) -> None:
@@ -184,35 +174,16 @@ class RayTuneExecutor:
                 file.write(secrets.token_hex(32))
             os.environ.update(_PRIVATE, RAY_AUTH_TOKEN_PATH=str(token))
             os.environ.pop("RAY_ADDRESS", None)
-        import ray
-
-        options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-        if self._address is None:
-            options |= {
-                "address": "local",
-                "num_cpus": self._cpus,
-                "num_gpus": self._gpus,
-                "include_dashboard": False,
-                "object_store_memory": OBJECT_STORE_BYTES,
-                "_temp_dir": str(self._temporary / "ray"),
-            }
-        else:
-            options["address"] = self._address
-        try:
-            if self._address is not None:
-                _knock(self._address)
-            ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            where = self._address or "a private Ray on this machine"
-            raise EnvironmentUnusable(
-                Fault(
-                    code="SWP-3001",
-                    rule=f"Ray must be reachable: {where} did not answer ({error})".splitlines()[0],
-                    place="run.address",
-                    remedy="check the address, or run without Ray: `run: {executor: inline}`",
-                )
-            ) from error
-        self._resources = ray.cluster_resources()
+        private = {
+            "address": "local",
+            "num_cpus": self._cpus,
+            "num_gpus": self._gpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": str(self._temporary / "ray"),
+        }
+        _connect(self._address, private if self._address is None else None)
+        self._nodes = _nodes()
 
     def _start_tune(self) -> None:
         from ray import tune
@@ -250,6 +221,84 @@ class RayTuneExecutor:
 
         self._thread = threading.Thread(target=fit, name="ray-tune", daemon=True)
         self._thread.start()
+
+
+def check_cluster(address: str, *, cpus: float, gpus: float, slots: int) -> None:
+    """See that a cluster answers and could run a sweep, before anything of it begins.
+
+    Args:
+        address: the cluster's.
+        cpus: cores of one trial.
+        gpus: GPUs of one trial.
+        slots: trials at a time.
+
+    Raises:
+        EnvironmentUnusable: when it does not answer, has no node for a trial, or fewer GPUs than
+            so many trials need.
+    """
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        os.environ.update(_QUIET)
+        _connect(address)
+        import ray
+
+        try:
+            nodes = _nodes()
+        finally:
+            ray.shutdown()
+    _refuse_greed(nodes, cpus=cpus, gpus=gpus)
+    there, wanted = sum(node.get("GPU", 0.0) for node in nodes), slots * gpus
+    if wanted > there:
+        who = f"a sweep of {slots} trials at a time"
+        raise beyond("GPU", wanted, there, who=who, where="the cluster")
+
+
+def _connect(address: str | None, private: dict[str, Any] | None = None) -> None:
+    """Join a cluster, or start a private Ray.
+
+    Raises:
+        EnvironmentUnusable: when it does not answer.
+    """
+    import ray
+
+    options = {"logging_level": "ERROR", "log_to_driver": False, **(private or {})}
+    if address is not None:
+        options["address"] = address
+    try:
+        if address is not None:
+            _knock(address)
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = address or "a private Ray on this machine"
+        raise EnvironmentUnusable(
+            Fault(
+                code="SWP-3001",
+                rule=f"Ray must be reachable: {where} did not answer ({error})".splitlines()[0],
+                place="run.address",
+                remedy="check the address, or run without Ray: `run: {executor: inline}`",
+            )
+        ) from error
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node has."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _refuse_greed(nodes: list[dict[str, float]], *, cpus: float, gpus: float) -> None:
+    """See that one node has what one trial asks for.
+
+    Raises:
+        EnvironmentUnusable: when none does.
+    """
+    wanted = {"CPU": cpus, "GPU": gpus}
+    if any(all(node.get(kind, 0.0) >= count for kind, count in wanted.items()) for node in nodes):
+        return
+    largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in wanted}
+    kind = next((kind for kind, count in wanted.items() if count > largest[kind]), "CPU")
+    where = "the largest node of the cluster"
+    raise beyond(kind, wanted[kind], largest[kind], who="a trial", where=where)
 
 
 def _knock(address: str) -> None:

@@ -24,7 +24,7 @@ from orchestrator.executors.base import (
     Started,
 )
 from orchestrator.executors.inline import InlineExecutor
-from orchestrator.executors.ray_tune import RayTuneExecutor
+from orchestrator.executors.ray_tune import RayTuneExecutor, _refuse_greed
 from orchestrator.executors.worker import run_all, run_job
 from orchestrator.trial_files import steps_executed
 from trainer.config import OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
@@ -47,8 +47,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayTuneExecutor]:
-    """One private Ray for all tests of this file: starting it takes seconds."""
-    with RayTuneExecutor(slots=2, cpus=2, gpus=0, log_dir=tmp_path_factory.mktemp("log")) as ray:
+    """One private Ray for all tests of this file: starting it takes seconds. Its GPUs are not real:
+    what is tested is who is given them."""
+    with RayTuneExecutor(slots=2, cpus=2, gpus=2, log_dir=tmp_path_factory.mktemp("log")) as ray:
         yield ray
 
 
@@ -222,8 +223,44 @@ def test_a_request_that_the_cluster_cannot_meet_is_refused_before_it_is_made(
     executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
 ) -> None:
     greedy = dataclasses.replace(job(data_dir, tmp_path, steps=5), gpus=8.0)
-    with pytest.raises(EnvironmentUnusable, match="asks for 8 GPUs, the cluster has 0"):
+    with pytest.raises(EnvironmentUnusable, match=r"8 GPUs, the largest .* has 2"):
         executor.submit(greedy)
+
+
+def test_gpus_must_be_on_one_node() -> None:
+    nodes = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 64.0}]
+    _refuse_greed(nodes, cpus=4, gpus=2)
+    for cpus, gpus, said in ((1, 4, "4 GPUs, .* has 2"), (8, 1, "8 CPUs"), (65, 0, "65 CPUs")):
+        with pytest.raises(EnvironmentUnusable, match=f"SWP-3002(?s:.*)asks for {said}"):
+            _refuse_greed(nodes, cpus=cpus, gpus=gpus)
+
+
+def test_a_trial_of_two_processes_is_one_tune_trial_with_its_gpus_and_has_the_loss_of_one(
+    executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
+) -> None:
+    plain = job(data_dir, tmp_path / "ray", steps=40, seed=20)
+    both = dataclasses.replace(plain, cpus=2.0, gpus=2.0, processes=2)
+    executor.submit(both)
+    event = events_of(executor, 1)[-1]
+    assert isinstance(event, Finished)
+    assert event.result.versions["processes"] == "2"
+    alone = run_job(dataclasses.replace(plain, out_dir=tmp_path / "alone"))
+    assert isinstance(alone, Finished)
+    assert event.result.loss == pytest.approx(alone.result.loss, rel=1e-5)
+    shares = [
+        dataclasses.replace(job(data_dir, tmp_path, steps=5, seed=seed), gpus=0.5)
+        for seed in (21, 22)
+    ]
+    for share in shares:
+        executor.submit(share)
+    assert all(isinstance(event, Started | Finished) for event in events_of(executor, 2))
+    asked = [
+        executor._placed[one.trial_id].placement_group_factory.required_resources
+        for one in (both, *shares)
+    ]
+    assert asked == [{"CPU": 2.0, "GPU": 2.0}, *[{"CPU": 1.0, "GPU": 0.5}] * 2]
+    names = {executor._placed[one.trial_id].trial_name for one in (both, *shares)}
+    assert names == {one.trial_id for one in (both, *shares)}
 
 
 def test_nothing_listens_off_loopback(executor: RayTuneExecutor) -> None:
