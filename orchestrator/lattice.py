@@ -97,6 +97,11 @@ def size_ladder(model: Model, vocab_size: int) -> tuple[tuple[int, Shape], ...]:
     return tuple((n, shape) for n, shape in counts if shape in found)
 
 
+def on_ladder(params: float) -> float:
+    """The size of the ladder that is nearest to a size."""
+    return 10 ** (round(8 * math.log10(params)) / 8)
+
+
 def nearest_shape(
     model: Model, vocab_size: int, params: float, *, taken: frozenset[Shape] = frozenset()
 ) -> Shape | None:

@@ -22,7 +22,7 @@ from orchestrator.designs.base import (
 from orchestrator.designs.fixed import points_of
 from orchestrator.designs.kinds import designer
 from orchestrator.errors import BadInput, Fault
-from orchestrator.lattice import lattice, nearest_shape, real_shape, size_ladder
+from orchestrator.lattice import lattice, nearest_shape, on_ladder, real_shape, size_ladder
 from orchestrator.throughput import makespan_s
 from orchestrator.trial import (
     Hardware,
@@ -184,11 +184,16 @@ def _known_points(budget: Budget, facts: DataFacts) -> tuple[Point, ...]:
 
 
 def _shapes(budget: Budget, facts: DataFacts, asked: Round, notes: Notes) -> dict[float, Shape]:
-    """A shape for every different size that a round asks for; in a level, one of its own."""
+    """A shape for every different size that a round asks for; in a level, one of its own.
+
+    Where runs of one size can share a trunk, levels share sizes: those of `size_ladder`.
+    """
     shapes: dict[float, Shape] = {}
+    shared = asked.even and share_trunks(budget)
     for params in dict.fromkeys(point.params for point in asked.points if point.shape is None):
         taken = frozenset(shapes.values()) if asked.even else frozenset()
-        shape = nearest_shape(budget.model, facts.vocab_size, params, taken=taken)
+        wanted = on_ladder(params) if shared else params
+        shape = nearest_shape(budget.model, facts.vocab_size, wanted, taken=taken)
         if shape is None:
             notes.add(
                 f"level {asked.number}: no shape near N = {format_count(params)}; that size is "
@@ -197,6 +202,12 @@ def _shapes(budget: Budget, facts: DataFacts, asked: Round, notes: Notes) -> dic
         else:
             shapes[params] = shape
     return shapes
+
+
+def share_trunks(budget: Budget) -> bool:
+    """Whether runs of one size and different length may have a trajectory in common."""
+    training = budget.training
+    return training.schedule == "wsd" and training.warmup_steps is not None
 
 
 def _seeds(budget: Budget, point: Point) -> tuple[int, ...]:

@@ -268,6 +268,7 @@ class SweepState:
 
 def at_rest(state: SweepState) -> SweepState:
     """The state when nobody drives the sweep: what was under way waits for another attempt."""
+    state = dataclasses.replace(state, trials=dict(state.trials))
     for trial in state.trials.values():
         if trial.status in (TrialStatus.RUNNING, TrialStatus.STALLED):
             state = _with(state, trial, status=TrialStatus.PLANNED)
@@ -275,8 +276,10 @@ def at_rest(state: SweepState) -> SweepState:
 
 
 def fold(events: Iterable[Event], state: SweepState | None = None) -> SweepState:
-    """Apply events to a state, in order."""
-    current = state if state is not None else SweepState()
+    """Apply events to a state, in order; the given one stays as it is."""
+    given = state if state is not None else SweepState()
+    # One copy for all events, changed in place below: a copy for each is quadratic in trials.
+    current = dataclasses.replace(given, trials=dict(given.trials))
     for event in events:
         current = _apply(current, event)
     return current
@@ -463,8 +466,9 @@ def _of_round(state: SweepState, data: dict[str, Any], record: dict[str, Any]) -
 
 
 def _with(state: SweepState, trial: TrialState, **changes: Any) -> SweepState:
-    changed = dataclasses.replace(trial, **changes)
-    return dataclasses.replace(state, trials={**state.trials, trial.trial_id: changed})
+    """The state with a changed trial; its trials are the caller's own copy."""
+    state.trials[trial.trial_id] = dataclasses.replace(trial, **changes)
+    return state
 
 
 def result_from(record: dict[str, Any]) -> RunResult:

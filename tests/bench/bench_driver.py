@@ -1,0 +1,344 @@
+"""`make bench-orchestrator`, second part: what the driver itself costs, and what it leaves unused.
+
+    OMP_NUM_THREADS=1 python tests/bench/bench_driver.py [idle] [caching] [scale] [ray]
+
+`idle` and `caching` run the real planner, loop and journal against a clock of their own, in which a
+trial takes what the plan expects: they give the same figures on any machine. `scale` measures CPU
+time, `ray` the wall clock with trials that only sleep: it needs a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import heapq
+import json
+import resource
+import tempfile
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from bench_orchestrator import FACTS, HARDWARE, HEAD
+
+from orchestrator.budget import parse_budget
+from orchestrator.data import PreparedData
+from orchestrator.display import SilentDisplay
+from orchestrator.executors import ray_tune
+from orchestrator.executors.base import ExecutorEvent, Finished, Job, Started
+from orchestrator.executors.synthetic import Truth
+from orchestrator.hardware import Machine
+from orchestrator.journal import JOURNAL, Journal, read_state
+from orchestrator.operations import present_state
+from orchestrator.outcome import Answer, fit_losses
+from orchestrator.plan import Plan, make_plan
+from orchestrator.service import run_sweep
+from orchestrator.setting import Setting
+from orchestrator.simulate import named_law
+from orchestrator.state import EventKind
+from orchestrator.throughput import GPU
+from orchestrator.trial import Trial
+from trainer.config import RunOptions, TrainConfig
+from trainer.flops import training_flops_per_token
+
+IDLE_DESIGNS = {
+    "isoflop, 5 levels x 8": "levels: 5, level_factor: 2.15, sizes: 8, span: 3",
+    "isoflop, 4 levels x 10": "levels: 4, sizes: 10, span: 4",
+    "isoflop, 8 levels x 5": "levels: 8, sizes: 5, level_factor: 1.8, span: 3",
+    "adaptive": "kind: adaptive",
+    "adaptive, 8 sizes, batches of 8": "kind: adaptive, sizes: 8, batch: 8",
+}
+SHARED = (
+    "training: {{schedule: wsd, warmup_steps: 100, batch_tokens: 131072, cooldown_fraction: {}, "
+    "learning_rate: '0.02*(N/1e6)**-0.3'}}\n"
+)
+CACHING_DESIGNS = {
+    "ladder, 4 sizes x 4 token counts": (
+        "kind: ladder, sizes: [20M, 40M, 80M, 160M], multiples: [0.5, 1, 2, 4]"
+    ),
+    "isoflop, 5 levels x 8, factor 2.15": "levels: 5, level_factor: 2.15, sizes: 8, span: 3",
+    "isoflop, 5 levels x 7, factor 2": "levels: 5, level_factor: 2, sizes: 7, span: 4",
+    "isoflop, 5 levels x 7, factor 3.16": "levels: 5, sizes: 7, span: 4",
+}
+
+
+def seconds_of(config: TrainConfig) -> float:
+    """What the plan expects a trial to take on one GPU, seconds."""
+    per_step = training_flops_per_token(config.shape).total * config.batch_tokens
+    return config.steps * GPU.step_s(n_layer=config.shape.n_layer, flops_per_step=per_step)
+
+
+class Clocked:
+    """Answers trials when they would end on so many slots, by a clock of its own."""
+
+    def __init__(self, truth: Truth, slots: int) -> None:
+        self._truth, self._slots = truth, slots
+        self._waiting: deque[Job] = deque()
+        self._running: list[tuple[float, int, Job]] = []
+        self._started = 0
+        self.now = self.busy = 0.0
+
+    def __enter__(self) -> Clocked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def kill(self, trial_id: str) -> None:
+        pass
+
+    def next_event(self, timeout_s: float) -> ExecutorEvent | None:
+        if self._waiting and len(self._running) < self._slots:
+            job = self._waiting.popleft()
+            self._started += 1
+            self.busy += seconds_of(job.config)
+            end = self.now + seconds_of(job.config)
+            heapq.heappush(self._running, (end, self._started, job))
+            return Started(trial_id=job.trial_id)
+        if not self._running:
+            return None
+        self.now, _, job = heapq.heappop(self._running)
+        return Finished(trial_id=job.trial_id, result=self._truth.result(job.config))
+
+    @property
+    def idle(self) -> float:
+        """Share of the slots' time in which nothing ran."""
+        return 1 - self.busy / (self._slots * self.now)
+
+
+def idle() -> None:
+    """Idle share of the slots, design by design."""
+    print("design | trials | idle at 2, 4, 8 slots (asked: 10 %)")
+    for name, design in IDLE_DESIGNS.items():
+        shares = []
+        for slots in (2, 4, 8):
+            hardware = dataclasses.replace(HARDWARE, slots=slots, throughput=GPU)
+            budget = parse_budget(HEAD + f"design: {{{design}}}\n")
+            plan = make_plan(budget, FACTS, hardware)
+            truth = Truth(law=named_law("chinchilla", plan), noise_sd=0.005, seed=1)
+            executor = Clocked(truth, slots)
+            with tempfile.TemporaryDirectory() as folder:
+                outcome = run_sweep(
+                    _setting(budget, plan, hardware, Path(folder)),
+                    make_executor=lambda executor=executor: executor,
+                    tracker=None,
+                    display=SilentDisplay(),
+                    answer=Answer(resamples=20, interim=False, report=False),
+                )
+            shares.append(executor.idle)
+        trials = outcome.state.counts["completed"]
+        print(f"{name} | {trials} | {' '.join(f'{share:.1%}' for share in shares)}", flush=True)
+
+
+def _setting(budget: Any, plan: Plan, hardware: Any, folder: Path) -> Setting:
+    record = {
+        "digest": FACTS.digest or "",
+        "train_tokens": FACTS.train_tokens,
+        "bytes_per_token": FACTS.bytes_per_token,
+        "source": "synthetic",
+        "tokenizer": "byte",
+    }
+    return Setting(
+        budget=budget,
+        budget_text="",
+        base=folder,
+        plan=plan,
+        sweep_dir=folder / "outputs" / budget.name,
+        outputs=folder / "outputs",
+        data=PreparedData(folder=folder / "data", facts=FACTS, record=record),
+        hardware=hardware,
+        machine=Machine(cores=hardware.slots, gpus=()),
+    )
+
+
+def caching() -> None:
+    """Steps that are trained with shared trunks, over those of runs that share nothing."""
+    print("design | trials | trunks | cost with cooldowns of 20 %, 10 % over independent runs")
+    for name, design in CACHING_DESIGNS.items():
+        costs = []
+        for cooldown in (0.2, 0.1):
+            text = HEAD + SHARED.format(cooldown) + f"design: {{{design}}}\n"
+            plan = make_plan(parse_budget(text), FACTS, HARDWARE)
+            trunks = defaultdict(list)
+            for trial in plan.trials:
+                trunks[trial.config.trajectory_id].append(trial)
+            shared = sum(map(_with_trunk, trunks.values()))
+            costs.append(shared / sum(trial.flops for trial in plan.trials))
+        share = " ".join(f"{cost:.3f}" for cost in costs)
+        print(f"{name} | {len(plan.trials)} | {len(trunks)} | {share}", flush=True)
+
+
+def _with_trunk(runs: list[Trial]) -> float:
+    """FLOPs of runs of one trajectory: the longest stable part once, and every cooldown."""
+    per_step = runs[0].flops / runs[0].config.steps
+    cooldowns = [run.config.schedule.cooldown_steps for run in runs]
+    branches = [run.config.steps - run.config.schedule.cooldown_steps for run in runs]
+    return per_step * (max(branches) + sum(cooldowns))
+
+
+def scale(trials: int = 10_000, points: int = 1_000) -> None:
+    """Time and memory of looking at a large sweep that is over.
+
+    Metrics are written for as many trials as a gigabyte holds: nothing that is timed reads them
+    but the envelope, which is timed apart.
+    """
+    seeds = ", ".join(map(str, range(trials // 1000)))
+    text = HEAD.replace("1e+20", "1e+24") + f"training: {{seeds: [{seeds}]}}\n"
+    text += "design: {levels: 20, level_factor: 1.4, sizes: 50, span: 8}\n"
+    budget = parse_budget(text)
+    plan = _timed("plan", lambda: make_plan(budget, FACTS, HARDWARE))
+    truth = Truth(law=named_law("chinchilla", plan), noise_sd=0.005, seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        sweep_dir = Path(folder)
+        _write_journal(sweep_dir, plan, truth)
+        size = (sweep_dir / JOURNAL).stat().st_size
+        print(f"journal of {len(plan.trials)} trials: {size / 1e6:.1f} MB")
+        state = _timed("read the journal", lambda: read_state(sweep_dir))
+        _timed("status", lambda: present_state(sweep_dir).charged_flops)
+        _timed("append one event", lambda: _append(sweep_dir))
+        _timed("fit, without resamples", lambda: fit_losses(state, resamples=0))
+        _timed("fit, 200 resamples", lambda: fit_losses(state, resamples=200))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {peak:.2f} GiB; metrics of trials that are over are not read by any of it")
+
+
+def _append(sweep_dir: Path) -> None:
+    with Journal(sweep_dir) as journal:
+        journal.append(EventKind.SWEEP_INTERRUPTED, signal=2)
+
+
+def _timed(what: str, action: Callable[[], Any]) -> Any:
+    begun = time.process_time()
+    found = action()
+    print(f"{what}: {time.process_time() - begun:.2f} s of CPU", flush=True)
+    return found
+
+
+def _write_journal(sweep_dir: Path, plan: Plan, truth: Truth) -> None:
+    """The journal of a plan whose trials have all completed."""
+    from orchestrator.journal import _line
+    from orchestrator.state import Event
+
+    lines: list[bytes] = []
+
+    def add(kind: EventKind, **data: Any) -> None:
+        lines.append(_line(Event(seq=len(lines), time=float(len(lines)), kind=kind, data=data)))
+
+    data = {"train_tokens": 10**13, "bytes_per_token": 4.0, "tokenizer": "x", "digest": "d"}
+    add(
+        EventKind.SWEEP_OPENED,
+        name="bench",
+        budget_flops=plan.budget_flops,
+        target_flops=plan.target_flops,
+        data={**data, "source": "synthetic"},
+        budget_digest="",
+        science={},
+    )
+    for level in plan.levels:
+        records = [
+            {"trial_id": t.trial_id, "label": t.label, "config": json.loads(t.config.to_json())}
+            for t in level.trials
+        ]
+        centre = {"tokens_per_parameter": 20.0, "reason": "given"}
+        add(
+            EventKind.LEVEL_OPENED,
+            level=level.level,
+            flops=level.flops,
+            centre=centre,
+            trials=records,
+        )
+        for trial in level.trials:
+            add(EventKind.TRIAL_STARTED, trial_id=trial.trial_id)
+            result = json.loads(truth.result(trial.config).to_json())
+            add(EventKind.TRIAL_FINISHED, trial_id=trial.trial_id, result=result)
+    (sweep_dir / JOURNAL).write_bytes(b"".join(lines))
+
+
+def ray() -> None:
+    """What Ray Tune and we add to trials that only sleep."""
+    for trials, seconds in ((500, 0.0), (20, 10.0)):
+        _sleepers(trials, seconds)
+
+
+def _sleepers(trials: int, seconds: float, slots: int = 2) -> None:
+    budget = parse_budget(HEAD + "design: {levels: 5, level_factor: 2.15, sizes: 8, span: 3}\n")
+    plan = make_plan(budget, FACTS, HARDWARE)
+    config = plan.trials[0].config
+    truth = Truth(law=named_law("chinchilla", plan), noise_sd=0.005, seed=1)
+
+    def sleep_in_worker(given: dict[str, Any]) -> None:
+        from ray import tune
+
+        job = given["job"]
+        time.sleep(seconds)
+        result = truth.result(job.config)
+        tune.report(
+            {"objective": 0.0, "trial": job.trial_id, "finished": result.to_json()},
+        )
+
+    real, ray_tune._run_in_worker = ray_tune._run_in_worker, sleep_in_worker
+    process = psutil.Process()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            executor = ray_tune.RayTuneExecutor(
+                slots=slots, cpus=slots, gpus=0, log_dir=Path(folder)
+            )
+            begun = time.monotonic()
+            with executor:
+                for number in range(trials):
+                    each = dataclasses.replace(config, seed=number)
+                    executor.submit(
+                        Job(
+                            trial_id=each.trial_id,
+                            config=each,
+                            options=RunOptions(data_dir=Path(folder)),
+                            out_dir=Path(folder),
+                            stop_file=Path(folder) / "stop",
+                            cpus=1.0,
+                            gpus=0.0,
+                        )
+                    )
+                first, memory, over = 0.0, {}, 0
+                spent = time.process_time()
+                while over < trials:
+                    event = executor.next_event(60)
+                    if isinstance(event, Started) and not first:
+                        first = time.monotonic()
+                    if isinstance(event, Finished):
+                        over += 1
+                        if over in (50, trials):
+                            memory[over] = process.memory_info().rss / 2**20
+                wall, spent = time.monotonic() - first, time.process_time() - spent
+    finally:
+        ray_tune._run_in_worker = real
+    ideal = trials * seconds / slots
+    print(
+        f"{trials} trials of {seconds:g} s in {slots} slots: {first - begun:.1f} s to the first, "
+        f"then {wall:.1f} s"
+        + (f", {wall / ideal:.3f} of the sum over slots" if ideal else "")
+        + f"; driver {1000 * spent / trials:.1f} ms of CPU each, memory after trial "
+        + ", ".join(f"{number}: {size:.0f} MiB" for number, size in memory.items()),
+        flush=True,
+    )
+
+
+PARTS = {"idle": idle, "caching": caching, "scale": scale, "ray": ray}
+
+
+def main() -> None:
+    """Print the parts that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
+    for name in parser.parse_args().parts or PARTS:
+        print(f"-- {name}")
+        PARTS[name]()
+
+
+if __name__ == "__main__":
+    main()
