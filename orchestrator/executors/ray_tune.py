@@ -296,9 +296,13 @@ def _refuse_greed(nodes: list[dict[str, float]], *, cpus: float, gpus: float) ->
     if any(all(node.get(kind, 0.0) >= count for kind, count in wanted.items()) for node in nodes):
         return
     largest = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in wanted}
-    kind = next((kind for kind, count in wanted.items() if count > largest[kind]), "CPU")
-    where = "the largest node of the cluster"
-    raise beyond(kind, wanted[kind], largest[kind], who="a trial", where=where)
+    for kind, count in wanted.items():
+        if count > largest[kind]:
+            where = "the largest node of the cluster"
+            raise beyond(kind, count, largest[kind], who="a trial", where=where)
+    cores = max((node["CPU"] for node in nodes if node.get("GPU", 0.0) >= gpus), default=0.0)
+    where = "the largest node with its GPUs"
+    raise beyond("CPU", cpus, cores, who="a trial", where=where)
 
 
 def _knock(address: str) -> None:
