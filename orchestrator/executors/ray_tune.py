@@ -300,7 +300,9 @@ def _refuse_greed(nodes: list[dict[str, float]], *, cpus: float, gpus: float) ->
         if count > largest[kind]:
             where = "the largest node of the cluster"
             raise beyond(kind, count, largest[kind], who="a trial", where=where)
-    cores = max((node["CPU"] for node in nodes if node.get("GPU", 0.0) >= gpus), default=0.0)
+    cores = max(
+        (node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= gpus), default=0.0
+    )
     where = "the largest node with its GPUs"
     raise beyond("CPU", cpus, cores, who="a trial", where=where)
 
