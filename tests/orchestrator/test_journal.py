@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import StateRefused
@@ -104,6 +104,7 @@ def test_non_finite_numbers_never_enter_the_journal(tmp_path: Path) -> None:
     assert (tmp_path / JOURNAL).read_bytes() == b""
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_journal_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

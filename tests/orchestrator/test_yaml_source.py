@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import BadInput
@@ -95,6 +95,7 @@ def test_a_place_points_at_the_key_and_its_excerpt_carries_a_caret() -> None:
     assert source.place(("a", "b", "deeper")) == "f.yaml:2:3"
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=200))
 def test_any_text_gives_values_or_faults_and_nothing_else(text: str) -> None:
     try:
