@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from trainer import checkpoint
 from trainer.config import OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
@@ -310,3 +311,19 @@ def test_what_cannot_be_stacked_is_refused_before_any_file_is_written(
     with pytest.raises(ValueError, match=reason):
         run_members(configs, options, folders(tmp_path, configs))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_double_precision_a_member_is_its_run_alone_over_hundreds_of_steps(
+    make_config: MakeConfig, options: RunOptions, tmp_path: Path
+) -> None:
+    """In fp32, training at a high rate grows one ulp to a percent of the loss; the sums are one."""
+    shape = preset("llama", d_model=32, n_layer=1, n_head=2, vocab_size=256, context=32)
+    configs = [make_config(steps=200, shape=shape, seed=seed) for seed in (1, 2)]
+    torch.set_default_dtype(torch.float64)
+    try:
+        results = run_members(configs, options, folders(tmp_path, configs))
+        alone = [run_trial(c, options, tmp_path / f"alone-{c.seed}") for c in configs]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for result, other in zip(results, alone, strict=True):
+        assert result.loss == pytest.approx(other.loss, rel=1e-8)
