@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.answer import fit_table
+from analysis.checks import Facts, run_checks
 from analysis.files import read_fit, read_table, write_fit, write_table
 from analysis.isoflop import fit_levels
 from analysis.laws import Surface
@@ -241,6 +242,49 @@ def test_a_far_target_is_refused_and_a_tenfold_one_is_not(isoflop_frame, besirog
     assert "R3" in refusal(frame, target_flops=1e23)
     table = read_rows(frame)
     assert fit_table(table, target_flops=10 * frame["flops"].max()).status == "identified"
+
+
+def test_an_interval_over_sixteen_fold_is_refused_and_nothing_else_is_wrong(
+    isoflop_frame, besiroglu
+):
+    """Five per cent of noise: a 95 % interval of 42-fold, and no other rule refuses."""
+    assert refusal(isoflop_frame(besiroglu, noise=0.05, seed=1), target_flops=1e20) == {"R4"}
+    report = fit_table(
+        read_rows(isoflop_frame(besiroglu, noise=0.03)), target_flops=1e20, resamples=200
+    )
+    assert report.status == "weak"
+    assert "R4: the 95 % interval of D/N at the target spans" in report.message
+
+
+@pytest.mark.parametrize(
+    ("fold", "passed", "severity"),
+    [
+        (3.99, True, "warn"),
+        (4.01, False, "warn"),
+        (15.9, False, "warn"),
+        (16.1, False, "refuse"),
+        (None, False, "refuse"),
+    ],
+)
+def test_intervals_are_weak_beyond_fourfold_and_refused_beyond_sixteenfold(fold, passed, severity):
+    facts = Facts(
+        n_points=28,
+        n_distinct=28,
+        n_sizes=20,
+        n_tokens=28,
+        levels_tested=4,
+        levels_accepted=4,
+        levels_at_edge=0,
+        span_flops=30.0,
+        span_ratio=256.0,
+        ratio_range=(1.0, 256.0),
+        extrapolation=3.0,
+        ratio=16.0,
+        fold95=fold,
+        headline="chinchilla",
+    )
+    (check,) = (c for c in run_checks(facts) if c.rule == "R4")
+    assert (check.passed, check.severity) == (passed, severity)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 11])

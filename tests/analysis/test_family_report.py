@@ -90,6 +90,53 @@ def test_few_runs_fit_fewer_parameters_and_say_so():
     assert one.to_dict()["optimum"] == []
 
 
+def test_a_parameter_that_ends_at_a_limit_makes_the_answer_weak_and_is_named():
+    """Repeats that are worth as much as fresh text drive their worth to the law's limit."""
+    frame = repeated(noise=0.0)
+    N, D = frame["params"].to_numpy(), frame["tokens"].to_numpy()
+    noise = np.random.default_rng(0).standard_normal(len(N))
+    fresh = DATA_CONSTRAINED.loss(DATA_CONSTRAINED.published, N=N, D=D, U=D)
+    report = fitted(
+        frame.assign(loss=fresh * np.exp(0.002 * noise)), DATA_CONSTRAINED, target_flops=1e21
+    )
+    assert [(c.rule, c.severity) for c in report.checks if not c.passed] == [("R5", "warn")]
+    assert report.status == "weak"
+    assert "Weak: R5: ended at a limit: R_D*; the runs do not determine it." in report.message
+    assert "R_D* 1e+04 (not determined)" in report.law_lines()[0]
+    assert report.to_dict()["laws"]["data_constrained"]["at_bound"] == ["R_D*"]
+    # What it cannot say about the limit it can say about the rest.
+    assert [name for name, sd in report.sd.items() if not sd >= 0] == ["R_D*"]
+    assert 1.2 < report.interval.fold < 4
+
+
+@pytest.mark.parametrize(
+    ("noise", "status", "failed"),
+    [
+        (0.01, "identified", []),
+        (0.03, "weak", [("R4", "warn")]),
+        (0.05, "not_identified", [("R4", "refuse")]),
+    ],
+)
+def test_a_wide_interval_is_weak_and_a_very_wide_one_refused(noise, status, failed):
+    """The 95 % intervals are 2-, 9- and 64-fold; weak begins at 4, refusal at 16."""
+    report = fitted(repeated(noise=noise), DATA_CONSTRAINED, target_flops=1e21)
+    assert [(c.rule, c.severity) for c in report.checks if not c.passed] == failed
+    assert report.status == status
+    assert (report.optimum is None) == (status == "not_identified")
+
+
+def test_the_width_that_is_asked_for_is_the_fits_own():
+    """Four runs with 20 % more loss move least squares; a narrow objective hardly sees them."""
+    frame = repeated()
+    frame.loc[::12, "loss"] *= 1.2
+    apart = [
+        np.abs(fitted(frame, DATA_CONSTRAINED, huber_delta=width).fit.residuals)
+        for width in (None, 1e-3)
+    ]
+    squares, narrow = (np.median(size) for size in apart)
+    assert narrow < 0.003 < 0.008 < squares
+
+
 def test_batch_and_steps_are_read_and_steps_follow_from_tokens():
     rng = np.random.default_rng(1)
     N, M, K = (
