@@ -72,6 +72,15 @@ def test_the_tails_of_the_residuals_choose_the_objective():
     assert data_driven_delta(heavy, 5) == 1e-3
 
 
+def test_few_runs_with_one_bad_one_keep_the_efficient_width():
+    """Twenty residuals of five parameters: too few to tell a tail from one bad run."""
+    even = 0.004 * np.where(np.arange(21) % 2, 1.0, -1.0)
+    even[0] = 0.1
+    robust = 1.4826 * 0.004 * np.sqrt(20 / 15)
+    assert data_driven_delta(even[:20], 5) == pytest.approx(1.345 * robust, rel=1e-12)
+    assert data_driven_delta(even, 5) == 1e-3
+
+
 def test_hoffmanns_constants_leave_the_known_residuals(epoch_points, hoffmann, hoffmann_tex):
     N, D, L = epoch_points
     printed = np.log(L) - np.log(hoffmann.loss(N, D))
