@@ -122,5 +122,6 @@ build/peers/.installed: tests/bench/peers.txt
 clean:  ## remove what `setup` and the checks made (never your outputs/)
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-bench-orchestrator: setup  ## planning time, and what designs know at equal compute, met or not (5 minutes)
+bench-orchestrator: setup  ## planning, what designs know at equal compute, the driver's cost, met or not (10 minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/bench/bench_orchestrator.py
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/bench/bench_driver.py

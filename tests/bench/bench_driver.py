@@ -1,10 +1,11 @@
 """`make bench-orchestrator`, second part: what the driver itself costs, and what it leaves unused.
 
-    OMP_NUM_THREADS=1 python tests/bench/bench_driver.py [idle] [caching] [scale] [ray]
+    OMP_NUM_THREADS=1 python tests/bench/bench_driver.py [idle] [caching] [scale] [ray] [start]
 
 `idle` and `caching` run the real planner, loop and journal against a clock of their own, in which a
 trial takes what the plan expects: they give the same figures on any machine. `scale` measures CPU
-time, `ray` the wall clock with trials that only sleep: it needs a machine that does nothing else.
+time, `ray` the wall clock with trials that only sleep and `start` that of a command until its
+first step: these two need a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import dataclasses
 import heapq
 import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict, deque
@@ -22,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from bench_orchestrator import FACTS, HARDWARE, HEAD
+from bench_orchestrator import FACTS, HARDWARE, HEAD, verdict
 
 from orchestrator.budget import parse_budget
 from orchestrator.data import PreparedData
@@ -44,6 +47,17 @@ from orchestrator.trial import Trial
 from trainer.config import RunOptions, TrainConfig
 from trainer.flops import training_flops_per_token
 
+START = """\
+name: start
+budget: {{flops: 2e11}}
+data: {{corpus: corpus.txt, validation_tokens: 2048}}
+model: {{context: 32, family: gpt}}
+training: {{batch_tokens: 512, min_steps: 30, learning_rate: 0.01}}
+design: {{levels: [4e9, 8e9], sizes: 3, span: 2}}
+run: {{executor: {executor}}}
+checks: {{diagnose: false}}
+tracking: {{enabled: false}}
+"""
 IDLE_DESIGNS = {
     "isoflop, 5 levels x 8": "levels: 5, level_factor: 2.15, sizes: 8, span: 3",
     "isoflop, 4 levels x 10": "levels: 4, sizes: 10, span: 4",
@@ -114,7 +128,7 @@ class Clocked:
 
 def idle() -> None:
     """Idle share of the slots, design by design."""
-    print("design | trials | idle at 2, 4, 8 slots (asked: 10 %)")
+    print("design | trials | idle at 2, 4, 8 slots")
     for name, design in IDLE_DESIGNS.items():
         shares = []
         for slots in (2, 4, 8):
@@ -134,6 +148,7 @@ def idle() -> None:
             shares.append(executor.idle)
         trials = outcome.state.counts["completed"]
         print(f"{name} | {trials} | {' '.join(f'{share:.1%}' for share in shares)}", flush=True)
+        verdict(f"{name}: idle share at 2 slots {shares[0]:.3f}", 0.1, shares[0] <= 0.1)
 
 
 def _setting(budget: Any, plan: Plan, hardware: Any, folder: Path) -> Setting:
@@ -172,6 +187,8 @@ def caching() -> None:
             costs.append(shared / sum(trial.flops for trial in plan.trials))
         share = " ".join(f"{cost:.3f}" for cost in costs)
         print(f"{name} | {len(plan.trials)} | {len(trunks)} | {share}", flush=True)
+        asked = 0.65 if name.startswith("ladder") else 0.85
+        verdict(f"{name}: cost over independent runs {costs[-1]:.3f}", asked, costs[-1] <= asked)
 
 
 def _with_trunk(runs: list[Trial]) -> float:
@@ -192,20 +209,21 @@ def scale(trials: int = 10_000, points: int = 1_000) -> None:
     text = HEAD.replace("1e+20", "1e+24") + f"training: {{seeds: [{seeds}]}}\n"
     text += "design: {levels: 20, level_factor: 1.4, sizes: 50, span: 8}\n"
     budget = parse_budget(text)
-    plan = _timed("plan", lambda: make_plan(budget, FACTS, HARDWARE))
+    plan = _timed("plan", lambda: make_plan(budget, FACTS, HARDWARE), asked=5)
     truth = Truth(law=named_law("chinchilla", plan), noise_sd=0.005, seed=1)
     with tempfile.TemporaryDirectory() as folder:
         sweep_dir = Path(folder)
         _write_journal(sweep_dir, plan, truth)
         size = (sweep_dir / JOURNAL).stat().st_size
         print(f"journal of {len(plan.trials)} trials: {size / 1e6:.1f} MB")
-        state = _timed("read the journal", lambda: read_state(sweep_dir))
-        _timed("status", lambda: present_state(sweep_dir).charged_flops)
-        _timed("append one event", lambda: _append(sweep_dir))
-        _timed("fit, without resamples", lambda: fit_losses(state, resamples=0))
-        _timed("fit, 200 resamples", lambda: fit_losses(state, resamples=200))
+        state = _timed("read the journal", lambda: read_state(sweep_dir), asked=2)
+        _timed("status", lambda: present_state(sweep_dir).charged_flops, asked=2)
+        _timed("append one event", lambda: _append(sweep_dir), asked=2)
+        _timed("fit, without resamples", lambda: fit_losses(state, resamples=0), asked=2)
+        _timed("fit, 200 resamples", lambda: fit_losses(state, resamples=200), asked=2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak memory {peak:.2f} GiB; metrics of trials that are over are not read by any of it")
+    print("metrics of trials that are over are not read by any of it")
+    verdict(f"peak memory {peak:.2f} GiB", 1, peak <= 1)
 
 
 def _append(sweep_dir: Path) -> None:
@@ -213,10 +231,11 @@ def _append(sweep_dir: Path) -> None:
         journal.append(EventKind.SWEEP_INTERRUPTED, signal=2)
 
 
-def _timed(what: str, action: Callable[[], Any]) -> Any:
+def _timed(what: str, action: Callable[[], Any], *, asked: float) -> Any:
     begun = time.process_time()
     found = action()
-    print(f"{what}: {time.process_time() - begun:.2f} s of CPU", flush=True)
+    spent = time.process_time() - begun
+    verdict(f"{what}: {spent:.2f} s of CPU", asked, spent <= asked)
     return found
 
 
@@ -326,9 +345,48 @@ def _sleepers(trials: int, seconds: float, slots: int = 2) -> None:
         + ", ".join(f"{number}: {size:.0f} MiB" for number, size in memory.items()),
         flush=True,
     )
+    if ideal:
+        verdict(
+            f"wall clock over the sum over slots {wall / ideal:.3f}", 1.05, wall <= 1.05 * ideal
+        )
+    else:
+        verdict(f"{trials} trials of 0 s in {wall:.1f} s", 60, wall <= 60)
+        growth = memory[trials] / memory[50]
+        verdict(f"driver memory from trial 50 to {trials} {growth:.3f} times", 1.05, growth <= 1.05)
 
 
-PARTS = {"idle": idle, "caching": caching, "scale": scale, "ray": ray}
+def start() -> None:
+    """From `sweep run` to the first training step, and what of it passes without Ray."""
+    took = {name: _first_step(name) for name in ("ray", "inline")}
+    ray_s, inline_s = took["ray"], took["inline"]
+    verdict(f"`sweep run` to the first step with Ray {ray_s:.1f} s", 15, ray_s <= 15)
+    verdict(f"the same without Ray, imports included, {inline_s:.1f} s", 2, inline_s <= 2)
+
+
+def _first_step(executor: str) -> float:
+    """Seconds from the command to the first trial's first update; the corpus is prepared before."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        words = (f"{k * k % 9973} is the square of {k}." for k in range(40_000))
+        (folder / "corpus.txt").write_text("\n".join(words))
+        (folder / "budget.yaml").write_text(START.format(executor=executor))
+        command = [sys.executable, "-m", "orchestrator"]
+        silent = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([*command, "plan", "budget.yaml"], check=True, **silent)
+        begun = time.monotonic()
+        running = subprocess.Popen([*command, "run", "budget.yaml", "-y"], **silent)
+        try:
+            while not any(folder.glob("outputs/*/trials/*/first_batch.txt")):
+                if running.poll() is not None:
+                    raise RuntimeError(f"the sweep ended with {running.returncode}")
+                time.sleep(0.01)
+            return time.monotonic() - begun
+        finally:
+            running.terminate()
+            running.wait()
+
+
+PARTS = {"idle": idle, "caching": caching, "scale": scale, "ray": ray, "start": start}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -22,13 +23,20 @@ from orchestrator.session import RunRequest, run_budget
 from orchestrator.trial_files import steps_executed
 
 PATIENCE_S = 900.0
+RAY = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # both nodes on the loopback alone
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "600",
+}
 BUDGET = """\
 name: tiny
 budget: {{flops: 1e11}}
 data: {{corpus: corpus.txt, validation_tokens: 2048}}
 model: {{context: 32, family: gpt}}
 training: {{batch_tokens: 128, min_steps: 40, learning_rate: 0.01}}
-design: {{levels: [2e9, 6e9], sizes: 3, span: 2, tokens_per_parameter: 30}}
+design: {{levels: [4e9], sizes: 3, span: 2, tokens_per_parameter: 12}}
 run: {{executor: {executor}, checkpoint_every: 0.2s{more}}}
 checks: {{diagnose: false}}
 tracking: {{enabled: false}}
@@ -57,7 +65,11 @@ def nodes() -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     script = Path(__file__).with_name("two_nodes.py")
     with (folder / "log").open("w") as log:
         cluster = subprocess.Popen(
-            [sys.executable, str(script), str(folder)], stdout=log, stderr=log, text=True
+            [sys.executable, str(script), str(folder)],
+            stdout=log,
+            stderr=log,
+            text=True,
+            env={**os.environ, **RAY},
         )
     try:
         until((folder / "address").exists, cluster, folder / "log")
@@ -87,7 +99,7 @@ def test_a_sweep_over_two_nodes_that_loses_one_ends_with_the_undisturbed_table(
     (tmp_path / "budget.yaml").write_text(BUDGET.format(executor="ray", more=more))
     said = tmp_path / "said"
     paths = os.pathsep.join((str(SOURCE), str(SOURCE / "tests")))
-    here = {"PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled"}
+    here = {"PYTHONPATH": paths, **RAY}
     with said.open("w") as log:
         driver = subprocess.Popen(
             [sys.executable, "-c", DRIVER, "run", "budget.yaml", "-y", "--outputs", "two"],

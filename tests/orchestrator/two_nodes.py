@@ -13,8 +13,7 @@ from pathlib import Path
 
 
 def main(folder: Path) -> None:
-    """Start the nodes, and end with stdin's owner."""
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "600"}
+    """Start the nodes, and end with the process that began this one."""
     from ray.cluster_utils import Cluster
 
     size = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20}
