@@ -106,6 +106,14 @@ class LossTable:
         return self.column("loss")
 
     @property
+    def loss_unit(self) -> str | None:
+        """Unit of L by the table's `loss_unit`; None where the used rows do not name one."""
+        if not self.has("loss_unit"):
+            return None
+        named = {str(unit).strip() for unit in self.used["loss_unit"]}
+        return named.pop() or None if len(named) == 1 else None
+
+    @property
     def levels(self) -> np.ndarray:
         """Level label of the used rows ('' = belongs to none), shape (n_points,), strings."""
         return self.used["level"].to_numpy(dtype=str)

@@ -207,7 +207,9 @@ def predict(
     ] = None,
     params: Annotated[str | None, typer.Option(help="Its parameters N, e.g. 50M.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Its tokens D, e.g. 1B.")] = None,
-    loss: Annotated[float | None, typer.Option(help="A loss to reach, nats per token.")] = None,
+    loss: Annotated[
+        float | None, typer.Option(help="A loss to reach, in the unit of the runs.")
+    ] = None,
     device_flops: Annotated[
         float | None, typer.Option(help="Peak FLOPs per second of one device, e.g. 989e12.")
     ] = None,

@@ -81,7 +81,11 @@ def predict(runs: Measurements, question: Question) -> dict[str, Any]:
     fit = report.fits.get(report.headline_law or "") or report.fits.get("chinchilla")
     if report.status == "not_identified" or fit is None or report.cost is None:
         raise _no_answer(runs, report)
-    record: dict[str, Any] = {"schema": "sweep.predict/1", "asked": list(question.held)}
+    record: dict[str, Any] = {
+        "schema": "sweep.predict/1",
+        "asked": list(question.held),
+        "loss_unit": runs.loss_unit,
+    }
     if question.held == ("params", "tokens"):
         assert question.params is not None
         assert question.tokens is not None
@@ -259,4 +263,4 @@ def compare(first: Measurements, second: Measurements) -> dict[str, Any]:
                 remedy="`sweep fit` says what each of them lacks",
             )
         ) from None
-    return comparison_dict(levels)
+    return comparison_dict(levels) | {"loss_units": [first.loss_unit, second.loss_unit]}

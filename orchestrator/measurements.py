@@ -39,6 +39,11 @@ class Measurements:
     curves: Curves | None
     """Training curves by trial_id; None where there are none."""
 
+    @property
+    def loss_unit(self) -> str | None:
+        """Unit of the losses: a sweep's own, or what the table names; None where it names none."""
+        return self.table.loss_unit if self.sweep_dir is None else "nats per token"
+
 
 def is_table(name: str) -> bool:
     """Whether a name given by a person is that of a table file."""

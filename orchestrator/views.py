@@ -259,8 +259,9 @@ def prediction_lines(record: Mapping[str, Any]) -> list[str]:
     """A prediction in words, with its intervals and how far it reaches beyond the runs."""
     reach = record["extrapolation"]
     beyond = f"{reach:.3g} times beyond the runs" if reach > 1 else "inside the range of the runs"
+    unit = f" {record['loss_unit']}" if record["loss_unit"] else ""
     loss = (
-        f"loss {record['loss']:.4f} {_ends(record['prediction_interval'], '.4f')} nats per token "
+        f"loss {record['loss']:.4f} {_ends(record['prediction_interval'], '.4f')}{unit} "
         f"({record['confidence']:.0%} interval of one run), {beyond}"
     )
     if "tokens_per_parameter" not in record:
@@ -311,6 +312,13 @@ def ready_lines(
 def comparison_lines(record: Mapping[str, Any], first: str, second: str) -> list[str]:
     """A comparison of two sweeps in words, compute by compute."""
     lines = [f"{second} against {first}, at the best size of each:"]
+    units = record["loss_units"]
+    unit = f" {units[0]}" if units[0] and units[0] == units[1] else ""
+    if None not in units and not unit:
+        lines.append(
+            f"  note: the losses are in {units[0]} and in {units[1]}; their difference means "
+            "something in one unit alone"
+        )
     for level in record["levels"]:
         low, high = level["interval"]
         verdict = (
@@ -320,7 +328,7 @@ def comparison_lines(record: Mapping[str, Any], first: str, second: str) -> list
         )
         outside = ", beyond the runs of one" if level["extrapolated"] else ""
         lines.append(
-            f"  {format_flops(level['flops'])} FLOPs: {level['difference']:+.4f} nats "
+            f"  {format_flops(level['flops'])} FLOPs: {level['difference']:+.4f}{unit} "
             f"[{low:+.4f}, {high:+.4f}], {level['compute_multiplier']:.3g} times the compute: "
             f"{verdict}{outside}"
         )

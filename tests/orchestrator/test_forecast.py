@@ -18,10 +18,11 @@ from orchestrator.errors import BadInput
 from orchestrator.executors.base import Finished, Job
 from orchestrator.fitting import fit_sweep
 from orchestrator.forecast import Question, compare, predict
-from orchestrator.measurements import read_measurements
+from orchestrator.measurements import Measurements, read_measurements
 from orchestrator.ready_run import ready_run, write_config
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
+from orchestrator.views import comparison_lines, prediction_lines
 from trainer.config import TrainConfig
 from trainer.data.shards import TokenData, prepare
 from trainer.data.source import DataSource
@@ -105,6 +106,37 @@ def test_the_better_of_two_sweeps_is_told_with_its_compute_multiplier(
     for level in record["levels"]:
         assert level["difference"] == pytest.approx(-0.03 * level["loss_a"], rel=0.05)
         assert level["compute_multiplier"] > 1
+
+
+def test_losses_are_printed_in_the_unit_that_the_runs_name_and_in_none_where_they_name_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.forecast.RESAMPLES", 50)
+
+    def table(name: str, unit: str) -> Measurements:
+        rows = ["params,tokens,loss,loss_unit"]
+        for n in (1e4, 2e4, 4e4, 8e4, 16e4):
+            for d in (5 * n, 20 * n, 80 * n, 320 * n):
+                rows.append(f"{n},{d},{1.0 + 60 * n**-0.45 + 300 * d**-0.45},{unit}")
+        (tmp_path / name).write_text("\n".join(rows))
+        return read_measurements(tmp_path / name)
+
+    def said(runs: Measurements) -> str:
+        return prediction_lines(predict(runs, Question(params=2e4, tokens=1e6)))[0]
+
+    def compared(first: Measurements, second: Measurements) -> str:
+        return "\n".join(comparison_lines(compare(first, second), "a", "b"))
+
+    characters, unnamed = table("bpc.csv", "bits per character"), table("plain.csv", "")
+    own = dataclasses.replace(unnamed, sweep_dir=tmp_path)
+    assert "] bits per character (90%" in said(characters)
+    assert "] (90%" in said(unnamed)
+    assert "] nats per token (90%" in said(own)
+    same, mixed = compared(characters, characters), compared(own, characters)
+    assert "+0.0000 bits per character [" in same
+    assert "note" not in same
+    assert "+0.0000 [" in mixed
+    assert "note: the losses are in nats per token and in bits per character" in mixed
 
 
 def test_a_compute_gives_n_d_and_loss_each_with_an_interval_on_the_cost_curve(
