@@ -97,10 +97,12 @@ def run_sweep(
     try:
         setting.sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with Journal(setting.sweep_dir) as journal:
+            stop = Stop(setting.sweep_dir / STOP_FILE)
+            stop.forget_earlier()
             open_sweep(setting, journal)
             if ask is not None and not journal.state.finished:
                 admit(setting, journal, display, ask)
-            sweep = _Sweep(setting, journal, make_executor, tracker, display, answer, ask)
+            sweep = _Sweep(setting, journal, stop, make_executor, tracker, display, answer, ask)
             return sweep.run()
     except OSError as error:
         if error.errno in DISK_REFUSES:
@@ -116,6 +118,7 @@ class _Sweep:
         self,
         setting: Setting,
         journal: Journal,
+        stop: Stop,
         make_executor: Callable[[], Executor],
         tracker: BackgroundProjection | None,
         display: Display,
@@ -127,14 +130,14 @@ class _Sweep:
         self._setting = setting
         self._tracker = tracker
         self._display = display
-        self._stop = Stop(setting.sweep_dir / STOP_FILE)
+        self._stop = stop
         self._runner = TrialRunner(
             setting,
             journal,
             make_executor=make_executor,
             tracker=tracker,
             display=display,
-            stop=self._stop,
+            stop=stop,
         )
         self._append = self._runner.append
         self._given_up: set[str] = set()
@@ -154,9 +157,10 @@ class _Sweep:
             self._tracker.start()
         try:
             with self._stop.listening(), self._runner:
-                self._verify()
-                self._all_rounds()
-                self._validate()
+                if not self._stop.asked:
+                    self._verify()
+                    self._all_rounds()
+                    self._validate()
             if self._stop.asked:
                 return self._interrupted()
             return self._finish()

@@ -33,6 +33,13 @@ class Stop:
         self.signal, self.at = number, time.monotonic()
         self._file.touch()
 
+    def forget_earlier(self) -> None:
+        """Take away what a killed driver left; called once, as soon as the journal is held.
+
+        Whatever is asked from then on is meant for this driver, also during the checks.
+        """
+        self._file.unlink(missing_ok=True)
+
     def ask_trials(self) -> None:
         """Ask running trials to checkpoint and end; the sweep itself ends for its own reason."""
         with contextlib.suppress(OSError):
@@ -40,12 +47,10 @@ class Stop:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Take over SIGINT, SIGTERM and SIGHUP while the context lasts."""
-        self._file.unlink(missing_ok=True)
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
+        """Take over SIGINT, SIGTERM and SIGHUP while the context lasts; the wish ends with it."""
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if threading.current_thread() is not threading.main_thread():
+            numbers = ()
         before = {number: signal.signal(number, self.ask) for number in numbers}
         try:
             yield self

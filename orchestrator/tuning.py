@@ -100,8 +100,9 @@ def tune(
     folder = setting.sweep_dir / TUNING_FOLDER
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with Journal(folder) as journal:
-        sizes = _open(setting, search, journal)
         stop = Stop(folder / STOP_FILE)
+        stop.forget_earlier()
+        sizes = _open(setting, search, journal)
         runner = TrialRunner(
             _inside(setting, folder),
             journal,

@@ -13,10 +13,11 @@ import pytest
 
 from orchestrator.budget import parse_budget
 from orchestrator.display import SilentDisplay
-from orchestrator.errors import BadInput, EnvironmentUnusable
+from orchestrator.errors import BadInput, EnvironmentUnusable, Exit
+from orchestrator.executors.base import STOP_FILE
 from orchestrator.hardware import Machine
 from orchestrator.journal import read_events, read_state
-from orchestrator.operations import log_lines
+from orchestrator.operations import log_lines, stop
 from orchestrator.outcome import Answer, _facts
 from orchestrator.plan import make_plan
 from orchestrator.preflight import WORTH_S, ask, kernels_for, settle_kernels, settle_precision
@@ -104,6 +105,32 @@ def test_a_sweep_that_goes_on_is_not_checked_again(
         run(setting, fake_executor, asked)
     run(setting, type(fake_executor)(), asked)
     assert len(asked.requests) == 1
+
+
+def test_a_stop_during_the_checks_ends_the_sweep_before_its_first_trial(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    setting = make_setting()
+
+    def stopped_meanwhile(request: Mapping[str, Any]) -> dict[str, Any]:
+        assert stop(setting.sweep_dir)
+        return dict(SOUND)
+
+    outcome = run(setting, fake_executor, stopped_meanwhile)
+    assert outcome.exit_code is Exit.INTERRUPTED
+    assert (outcome.trained, fake_executor.submitted) == (0, [])
+    assert not (setting.sweep_dir / STOP_FILE).exists()
+    again = run(setting, type(fake_executor)(), stopped_meanwhile)
+    assert again.state.finished, "the checks have passed and are not made again"
+
+
+def test_a_stop_that_a_killed_driver_left_behind_stops_nobody(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    setting = make_setting()
+    setting.sweep_dir.mkdir(parents=True)
+    (setting.sweep_dir / STOP_FILE).touch()
+    assert run(setting, fake_executor, Asked(SOUND)).state.finished
 
 
 def test_a_failed_check_ends_the_sweep_before_it_begins_and_is_tried_again(
