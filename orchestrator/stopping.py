@@ -48,9 +48,9 @@ class Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator[Stop]:
         """Take over SIGINT, SIGTERM and SIGHUP while the context lasts; the wish ends with it."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if threading.current_thread() is not threading.main_thread():
-            numbers = ()
+        # Python lets only the main thread take signals; elsewhere the file alone asks.
+        main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ()
         before = {number: signal.signal(number, self.ask) for number in numbers}
         try:
             yield self
