@@ -282,7 +282,7 @@ def run(
     if as_json:
         print_json(outcome.document)
     else:
-        print_outcome(budget.name, outcome.document, outcome.report, outputs)
+        print_outcome(budget, outcome.document, outcome.report, outputs)
     raise typer.Exit(int(outcome.exit_code))
 
 

@@ -58,7 +58,7 @@ def resume(
     if as_json:
         print_json(reply.document)
     else:
-        print_run_outcome(budget.name, reply.document, reply.report, outputs)
+        print_run_outcome(budget, reply.document, reply.report, outputs)
     raise typer.Exit(int(reply.exit_code))
 
 
@@ -114,7 +114,7 @@ def extend(
         assert reply is not None
         document["run"], code = reply.document, reply.exit_code
         if not as_json:
-            print_run_outcome(budget.name, reply.document, reply.report, outputs)
+            print_run_outcome(budget, reply.document, reply.report, outputs)
     if as_json:
         print_json(document)
     raise typer.Exit(int(code))

@@ -237,7 +237,7 @@ def _facts(state: SweepState, sweep_dir: Path, budget: Budget) -> SweepFacts:
             f"{c['name']}: {'passed' if c['passed'] else 'failed'}; {c['message']}"
             for c in (state.examination or {}).get("checks", ())
         ],
-        commands=_commands(budget.name),
+        commands=_commands(budget),
         versions=dict(versions(state)),
         hashes={
             "budget": opened["budget_digest"],
@@ -336,11 +336,13 @@ def _recipe(budget: Budget) -> str:
     return f"learning rate {training.learning_rate}, batch {training.batch_tokens} tokens{origin}"
 
 
-def _commands(name: str) -> list[tuple[str, str]]:
+def _commands(budget: Budget) -> list[tuple[str, str]]:
+    name = budget.name
+    browse = [(f"sweep ui {name}", "browse its runs in MLflow")] if budget.tracking.enabled else []
     return [
         (f"sweep resume {name}", "do what is left of it; a finished sweep trains nothing"),
         (f"sweep fit --table outputs/{name}/losses.csv", "fit its table again"),
-        (f"sweep ui {name}", "browse its runs in MLflow"),
+        *browse,
     ]
 
 

@@ -179,7 +179,7 @@ def _problem(error: ValueError) -> str:
 
 
 def print_outcome(
-    name: str, document: dict[str, Any], report_path: Path | None, outputs: Path
+    budget: Budget, document: dict[str, Any], report_path: Path | None, outputs: Path
 ) -> None:
     """Print the answer of a run, what it cost, and what to do next."""
     from orchestrator.views import answer_lines, byte_lines, next_commands, print_commands
@@ -208,7 +208,9 @@ def print_outcome(
         out.print(f"[yellow]MLflow is behind:[/] {escape(document['tracker'])}")
     out.print()
     stopped = document["fit"] is None
-    print_commands(out, next_commands(name, report_path, outputs, stopped=stopped))
+    tracked = budget.tracking.enabled
+    commands = next_commands(budget.name, report_path, outputs, tracked=tracked, stopped=stopped)
+    print_commands(out, commands)
 
 
 def find_sweep(name: str, outputs: Path) -> Path:

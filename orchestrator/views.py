@@ -336,16 +336,17 @@ def comparison_lines(record: Mapping[str, Any], first: str, second: str) -> list
 
 
 def next_commands(
-    name: str, report: Path | None, outputs: Path, *, stopped: bool = False
+    name: str, report: Path | None, outputs: Path, *, tracked: bool = True, stopped: bool = False
 ) -> list[tuple[str, str]]:
     """What to do next: command and purpose; the folder is named where it is not the default."""
     there = "" if outputs == Path("outputs") else f" --outputs {outputs}"
     commands = [
-        (f"sweep ui {name}{there}", "browse the runs in MLflow"),
         (f"sweep status {name}{there}", "every trial and what was charged"),
         (f"sweep logs {name}{there}", "what happened, event by event"),
         (f"sweep next {name}{there}", "what further runs would buy"),
     ]
+    if tracked:
+        commands.insert(0, (f"sweep ui {name}{there}", "browse the runs in MLflow"))
     if report is not None:
         commands.insert(0, (f"open {_relative(report)}", "the report (any browser)"))
     if stopped:

@@ -16,12 +16,15 @@ from rich.console import Console
 
 from orchestrator import estimate
 from orchestrator.board import Estimate, answer_so_far
+from orchestrator.budget import Budget
 from orchestrator.display import LineDisplay
 from orchestrator.estimate import Estimator
 from orchestrator.outcome import Answer
+from orchestrator.outcome import _commands as report_commands
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.state import Event, EventKind, SweepState
+from orchestrator.terminal import print_outcome
 from orchestrator.views import answer_lines, next_commands, print_plan
 
 MakeSetting = Callable[..., Setting]
@@ -140,6 +143,21 @@ def test_a_stopped_sweep_names_first_how_it_goes_on() -> None:
     stopped = next_commands("s", None, Path("elsewhere"), stopped=True)
     assert stopped[0] == ("sweep resume s --outputs elsewhere", "go on where it stopped")
     assert "resume" not in next_commands("s", None, Path("outputs"))[0][0]
+
+
+def test_a_sweep_that_is_not_tracked_offers_no_browsing_in_mlflow(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = {"trials": {"planned": 3, "running": 0}, "fit": None, "tracker": ""}
+    document |= {"charged_flops": 0.0, "budget_flops": 1e12}
+    for enabled in (True, False):
+        tracking = budget.tracking.model_copy(update={"enabled": enabled})
+        asked = budget.model_copy(update={"tracking": tracking})
+        printed = io.StringIO()
+        monkeypatch.setattr("orchestrator.terminal.out", Console(file=printed, width=80))
+        print_outcome(asked, document, None, Path("outputs"))
+        assert (f"sweep ui {budget.name}" in printed.getvalue()) == enabled
+        assert (f"sweep ui {budget.name}" in dict(report_commands(asked))) == enabled
 
 
 def test_a_refusal_says_each_failed_rule_once_and_no_number() -> None:
