@@ -12,7 +12,7 @@ from orchestrator.design_section import AdaptiveDesign, GridDesign, IsoflopDesig
 from orchestrator.designs.base import Point
 from orchestrator.designs.fixed import LEAST_SPAN, narrow_span
 from orchestrator.errors import BadInput, Fault
-from orchestrator.rounds import Level, _known_points, plan_levels
+from orchestrator.rounds import Level, _known_points, plan_levels, share_trunks
 from orchestrator.trial import FEW_STEPS, Hardware, Notes, Trial, flops_per_token_near
 from orchestrator.units import format_count, format_flops
 from trainer.shapes import Shape
@@ -144,15 +144,53 @@ def _sizes(level: Level) -> int:
     return len({trial.config.shape for trial in level.trials})
 
 
-def _trunks_differ(trials: Sequence[Trial]) -> bool:
-    """Whether `wsd` runs of one size and seed, of different length, have nothing in common."""
+def refuse_apart(budget: Budget, levels: Sequence[Level]) -> None:
+    """A trunk that was asked for, and rules of D under which no two runs have one.
+
+    `schedule: wsd` with `warmup_steps` is how a budget asks for runs that share: its cost and its
+    choice of sizes are planned for it. No use is lost by refusing the rest: `warmup_fraction`
+    trains each run alone, and as "100*B/D" it gives every run the same 100 steps, whatever the
+    other rules say; of that only a warning remains (`warn`).
+    """
+    runs = _apart([trial for level in levels for trial in level.trials])
+    if not share_trunks(budget) or not runs:
+        return
+    values = {
+        "batch_tokens": [trial.config.tokens / trial.config.steps for trial in runs],
+        "learning_rate": [trial.config.optimizer.learning_rate for trial in runs],
+        "weight_decay": [trial.config.optimizer.weight_decay for trial in runs],
+    }
+    differing = {key: at for key, at in values.items() if min(at) != max(at)}
+    said = ", ".join(
+        f"{key} ({getattr(budget.training, key)}) from {min(at):.3g} to {max(at):.3g}"
+        for key, at in differing.items()
+    )
+    raise BadInput(
+        Fault(
+            code="SWP-1210",
+            rule="runs of one size share a trunk (`schedule: wsd` with `warmup_steps`) only where "
+            f"batch, learning rate and weight decay do not depend on D; the {len(runs)} runs of "
+            f"N = {format_count(runs[0].counts.matmul)} have {said}",
+            place=f"training.{next(iter(differing))}",
+            remedy=f"give {' and '.join(differing)} as a number or a rule of N alone, or say "
+            "`warmup_fraction` instead of `warmup_steps`: each run is then trained alone",
+        )
+    )
+
+
+def _apart(trials: Sequence[Trial]) -> list[Trial]:
+    """The `wsd` runs of one size and seed that differ in length and have nothing in common."""
     sizes: dict[tuple[Shape, int], list[Trial]] = {}
     for trial in trials:
         if trial.config.schedule.name == "wsd":
             sizes.setdefault((trial.config.shape, trial.config.seed), []).append(trial)
-    return any(
-        len({trial.config.trajectory_id for trial in runs}) == len(runs) > 1
-        for runs in sizes.values()
+    return next(
+        (
+            runs
+            for runs in sizes.values()
+            if len({trial.config.trajectory_id for trial in runs}) == len(runs) > 1
+        ),
+        [],
     )
 
 
@@ -181,7 +219,7 @@ def warn(
             f"{few} of {len(trials)} trials have fewer than {FEW_STEPS} steps: smaller "
             "training.batch_tokens give more"
         )
-    if _trunks_differ(trials):
+    if _apart(trials):
         notes.add(
             "runs of one size share no trunk, because their warmup, batch or learning rate depends "
             "on D: give training.warmup_steps and a batch and rate that do not"

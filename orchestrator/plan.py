@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.advisories import overrun, refuse_hopeless, refuse_narrow, warn
+from orchestrator.advisories import overrun, refuse_apart, refuse_hopeless, refuse_narrow, warn
 from orchestrator.budget import Budget
 from orchestrator.ceiling import ceiling_of
 from orchestrator.designs.base import Measurement
@@ -143,6 +143,8 @@ def make_plan(
         levels = plan_levels(budget, facts, hardware, measurements, spendable, notes)
     refuse_hopeless(budget, facts, hardware, spendable, levels)
     refuse_narrow(budget, facts, notes)
+    if not measurements:  # before any training, never in the middle of a sweep
+        refuse_apart(budget, levels)
     warn(budget, facts, levels, spendable, notes)
     hours = slot_s(levels) / 3600
     price = budget.budget.price_per_hour

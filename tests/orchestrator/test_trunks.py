@@ -10,9 +10,10 @@ import pytest
 from orchestrator.budget import parse_budget
 from orchestrator.data import prepare_data
 from orchestrator.display import SilentDisplay
+from orchestrator.errors import BadInput
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.hardware import Machine
-from orchestrator.plan import make_plan
+from orchestrator.plan import Plan, make_plan
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.trial import Hardware
@@ -92,3 +93,35 @@ def test_a_plan_says_when_runs_cannot_share_a_trunk(
         data = prepare_data(budget, tmp_path, tmp_path / "c")
         plan = make_plan(budget, data.facts, hardware)
         assert any("share no trunk" in line for line in plan.warnings) is warned
+
+
+@pytest.mark.parametrize(
+    ("key", "rule"),
+    [
+        ("batch_tokens", "0.58 * D**0.571"),
+        ("learning_rate", "D**-0.4"),
+        ("weight_decay", "1e4 / D"),
+    ],
+)
+def test_a_trunk_whose_rules_depend_on_tokens_is_refused_before_training(
+    tmp_path: Path, hardware: Hardware, key: str, rule: str
+) -> None:
+    rules = {"batch_tokens": "64", "learning_rate": "0.01", "weight_decay": "0.1", key: f'"{rule}"'}
+    written = ", ".join(f"{name}: {value}" for name, value in rules.items())
+    text = TEXT.replace("batch_tokens: 64", written).replace(", learning_rate: 0.01}}", "}}")
+    words = "".join(f"{i * i % 977} is a number, {i * 7 % 31} is another\n" for i in range(3000))
+    (tmp_path / "corpus.txt").write_text(words)
+
+    def plan(warmup: str) -> Plan:
+        budget = parse_budget(text.format(name="x", warmup=warmup))
+        data = prepare_data(budget, tmp_path, tmp_path / "outputs")
+        return make_plan(budget, data.facts, hardware)
+
+    with pytest.raises(BadInput, match="the 3 runs of N = ") as caught:
+        plan("warmup_steps: 5")
+    fault = caught.value.faults[0]
+    assert (fault.code, fault.place) == ("SWP-1210", f"training.{key}")
+    assert f"{key} ({rule}) from " in fault.rule
+    assert f"give {key} as a number" in fault.remedy
+    # The same warmup for every run, without asking for a trunk: a warning, and a plan.
+    assert any("share no trunk" in line for line in plan('warmup_fraction: "5*B/D"').warnings)
