@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -210,7 +211,15 @@ def ls(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
     out.print(table if sweeps else f"No sweeps in {outputs}/ yet.")
 
 
-def sync(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
+def sync(
+    sweep: SweepName,
+    outputs: Outputs = Path("outputs"),
+    model: Annotated[
+        bool,
+        typer.Option("--model", help="Also log the model of lowest loss, for `transformers`."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Bring MLflow up to a sweep's journal; a store that was lost is rebuilt whole."""
     from orchestrator.journal import JOURNAL, read_state
     from orchestrator.opening import TUNING_FOLDER
@@ -219,7 +228,7 @@ def sync(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson =
     from orchestrator.tracking.note import sweep_note
 
     folder = find_sweep(sweep, outputs)
-    budget, _, _ = frozen_budget(folder)
+    budget, _, base = frozen_budget(folder)
     state = read_state(folder)
     projection = open_projection(budget, folder.parent, folder)
     if state.finished and state.fit is not None:
@@ -231,11 +240,37 @@ def sync(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson =
         found = read_state(search)
         tuning = open_projection(budget, folder.parent, search)
         tuning.finish(found, note="", report=None)
+    logged = None
+    if model:
+        # Not imported without it: the export loads torch and transformers.
+        from orchestrator.data import prepare_data
+        from orchestrator.machinery import best_trial, export_trial
+
+        best = best_trial(state)
+        data = prepare_data(budget, base, folder.parent)
+        with TemporaryDirectory(prefix="sweep-model-") as place:
+            name = export_trial(folder, best, Path(place), data_dir=data.folder)
+            projection.log_model(state, best, Path(place))
+        logged = {"trial_id": best.trial_id, "label": best.label, "class": name}
     runs = sum(bool(trial.attempts or trial.result) for trial in state.trials.values())
     if as_json:
-        print_json({"schema": "sweep.sync/1", "runs": runs, "parent": projection.parent_id})
-    else:
-        out.print(f"MLflow holds {runs} runs of {budget.name}.")
+        print_json(
+            {
+                "schema": "sweep.sync/1",
+                "runs": runs,
+                "parent": projection.parent_id,
+                "model": logged,
+            }
+        )
+        return
+    out.print(f"MLflow holds {runs} runs of {budget.name}.")
+    if logged is not None:
+        out.print(
+            f"The best of them, {logged['label']}, has its model under Artifacts, `model/`: "
+            f"load it with transformers' {logged['class']}.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def clean(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import BadInput, Fault
 from orchestrator.plan import Plan
-from orchestrator.state import TrialState
+from orchestrator.state import Purpose, SweepState, TrialState, TrialStatus
 from orchestrator.throughput import StepTime
 from orchestrator.trial import Trial
 from trainer.checkpoint import load_newest
@@ -79,7 +79,8 @@ def export_trial(sweep_dir: Path, trial: TrialState, folder: Path, *, data_dir: 
         Name of the `transformers` class that loads it.
 
     Raises:
-        BadInput: when the trial is not finished or its checkpoints were removed.
+        BadInput: when the trial is not finished, its checkpoints were removed, or its family is
+            a module that `transformers` has no class for.
     """
     loaded = load_newest(
         sweep_dir / "trials" / trial.trial_id / "checkpoints", owner=trial.trial_id
@@ -97,7 +98,45 @@ def export_trial(sweep_dir: Path, trial: TrialState, folder: Path, *, data_dir: 
     model = build_model(trial.config)
     model.load_state_dict(loaded.state["model"])
     tokenizer = data_dir / "tokenizer"
-    return export(model, folder, tokenizer_dir=tokenizer if tokenizer.is_dir() else None)
+    try:
+        return export(model, folder, tokenizer_dir=tokenizer if tokenizer.is_dir() else None)
+    except ValueError as error:
+        raise BadInput(
+            Fault(
+                code="SWP-1318",
+                rule=str(error),
+                place=trial.label,
+                remedy="write the module as a `PreTrainedModel`, or take the weights from the "
+                "trial's `checkpoints/`",
+            )
+        ) from None
+
+
+def best_trial(state: SweepState) -> TrialState:
+    """The finished run of the design with the lowest held-out loss: the model worth keeping.
+
+    Raises:
+        BadInput: when no run of the design has finished.
+    """
+    losses = {
+        trial.trial_id: trial.result.loss
+        for trial in state.trials.values()
+        if trial.purpose is Purpose.DESIGN
+        and trial.status is TrialStatus.COMPLETED
+        and trial.result is not None
+        and trial.result.loss is not None
+    }
+    if not losses:
+        raise BadInput(
+            Fault(
+                code="SWP-1317",
+                rule="the best run is the finished run of the design with the lowest held-out "
+                "loss; none has finished",
+                place=state.opened["name"] if state.opened else "",
+                remedy="finish one with `sweep resume`",
+            )
+        )
+    return state.trials[min(losses, key=lambda trial_id: (losses[trial_id], trial_id))]
 
 
 def _spread(trials: Sequence[Trial], count: int) -> list[Trial]:

@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutput
+from transformers.utils.logging import disable_progress_bar
 
 from trainer.model.attention import CausalAttention, LatentCausalAttention
 from trainer.model.feedforward import MixtureOfExperts
@@ -136,6 +137,7 @@ def export(model: LanguageModel, folder: Path, *, tokenizer_dir: Path | None = N
     exported = _exported(model)
     exported.generation_config.eos_token_id = None
     exported.generation_config.bos_token_id = None
+    disable_progress_bar()
     exported.save_pretrained(folder)
     if tokenizer_dir is not None:
         shutil.copytree(tokenizer_dir, folder, dirs_exist_ok=True)

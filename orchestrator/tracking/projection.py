@@ -110,6 +110,19 @@ class Projection:
             if state.finished:
                 self.store.client.set_terminated(self._parent_id, "FINISHED")
 
+    def log_model(self, state: SweepState, trial: TrialState, folder: Path) -> None:
+        """Hand over an exported model as `model/` of its trial's run; again adds nothing.
+
+        Args:
+            state: the sweep.
+            trial: a finished trial of it.
+            folder: the model, as a `transformers` folder.
+        """
+        self.sync(state)
+        with quiet():
+            run_id = self._runs[trial.trial_id].run_id
+            self.store.client.log_artifacts(run_id, str(folder), "model")
+
     def _parent(self, state: SweepState) -> str:
         if self._parent_id is None:
             assert state.opened is not None
@@ -122,8 +135,10 @@ class Projection:
                 f"tags.`sweep.id` = '{sweep_id}'", tags, start_ms=int(state.opened_at * 1000)
             )
             parent_id = str(run.info.run_id)
-            if not run.data.params:
+            # The data set last, as below.
+            if run.inputs is None or not run.inputs.dataset_inputs:
                 self.store.log_params(parent_id, _flat(state.opened["science"]))
+                self.store.log_dataset(parent_id, state.opened["data"])
             self._parent_id = parent_id
         return self._parent_id
 

@@ -116,6 +116,8 @@ def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
         assert run.inputs.dataset_inputs[0].dataset.name == "embedded"
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.tags["mlflow.note.content"] == "**weak**: because"
+    (given,) = parent.inputs.dataset_inputs
+    assert given.dataset.digest == children[0].inputs.dataset_inputs[0].dataset.digest
     assert [item.path for item in client.list_artifacts(parent.info.run_id, "report")] == [
         "report/report.html"
     ]
