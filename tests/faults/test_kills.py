@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -162,35 +165,35 @@ def test_a_kill_of_everything_costs_nothing_but_time(
 
 @row("neighbours")
 def test_a_sweep_minds_its_own_ray(trial: Trial, place: Place, calm: Place) -> None:
-    import socket
-
-    taken = []
-    for port in (6379, 8265, 5000):
-        listener = socket.socket()
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            listener.close()  # somebody holds it already, which is what is wanted
-            continue
-        listener.listen()
-        taken.append(listener)
     stale = place.folder / "ray"
     stale.mkdir()
     (stale / "ray_current_cluster").write_text("127.0.0.1:1")
-    bystander = place.command("faults.bystander:main")
-    until(lambda: (place.folder / "bystander").exists(), "a neighbour's Ray")
-    pids = json.loads((place.folder / "bystander").read_text())
-    sweeps = [RaySweep(place, outputs) for outputs in ("one", "two")]
-    for sweep in sweeps:
-        sweep.finish()
-        assert place.print_of(sweep.outputs) == calm.print_of()
-    assert all(psutil.pid_exists(pid) for pid in pids), "a neighbour's Ray was ended"
-    assert all(listener.fileno() >= 0 for listener in taken)
-    bystander.signal(signal.SIGTERM)
-    bystander.wait()
-    for listener in taken:
-        listener.close()
+    with taken(6379, 8265, 5000):
+        bystander = place.command("faults.bystander:main")
+        # One that fell over at its start is said at once, with its reason.
+        came = bystander.reaches((place.folder / "bystander").exists, "a neighbour's Ray")
+        assert came, bystander.err
+        pids = json.loads((place.folder / "bystander").read_text())
+        sweeps = [RaySweep(place, outputs) for outputs in ("one", "two")]
+        for sweep in sweeps:
+            sweep.finish()
+            assert place.print_of(sweep.outputs) == calm.print_of()
+        assert all(psutil.pid_exists(pid) for pid in pids), "a neighbour's Ray was ended"
+        bystander.signal(signal.SIGTERM)
+        bystander.wait()
     trial.record(f"2 of 2 identical beside a Ray of {len(pids)} processes, which lives")
+
+
+@contextlib.contextmanager
+def taken(*ports: int) -> Iterator[None]:
+    """Listen on ports of this machine; one that somebody holds already is as good."""
+    with contextlib.ExitStack() as listeners:
+        for port in ports:
+            listener = listeners.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                listener.listen()
+        yield
 
 
 @row("node-lost")
