@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from faults.patches import small_answer
 from faults.specimen import SOURCE, corpus, table_print
+from orchestrator import outcome
 from orchestrator.budget import parse_budget
 from orchestrator.session import RunRequest, run_budget
 from orchestrator.trial_files import steps_executed
@@ -35,7 +37,7 @@ name: tiny
 budget: {{flops: 1e11}}
 data: {{corpus: corpus.txt, validation_tokens: 2048}}
 model: {{context: 32, family: gpt}}
-training: {{batch_tokens: 128, min_steps: 40, learning_rate: 0.01}}
+training: {{batch_tokens: 512, min_steps: 30, learning_rate: 0.01}}
 design: {{levels: [4e9], sizes: 3, span: 2, tokens_per_parameter: 12}}
 run: {{executor: {executor}, checkpoint_every: 0.2s{more}}}
 checks: {{diagnose: false}}
@@ -89,7 +91,7 @@ def trained_on(folder: Path, node: str) -> set[str]:
 
 
 def test_a_sweep_over_two_nodes_that_loses_one_ends_with_the_undisturbed_table(
-    nodes: tuple[Path, subprocess.Popen[str]], tmp_path: Path
+    nodes: tuple[Path, subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, cluster = nodes
     corpus(tmp_path)
@@ -139,6 +141,9 @@ def test_a_sweep_over_two_nodes_that_loses_one_ends_with_the_undisturbed_table(
     assert moved["attempts"] >= 2
     assert moved["steps"] <= moved["steps_executed"] < 2 * moved["steps"]
     assert steps_executed(sweep_dir / "trials" / lost[0]) == moved["steps_executed"]
+    for name in ("RESAMPLES", "write_report"):  # put back afterwards
+        monkeypatch.setattr(outcome, name, getattr(outcome, name))
+    small_answer()
     text = BUDGET.format(executor="inline", more="")
     calm = RunRequest(
         budget=parse_budget(text),
