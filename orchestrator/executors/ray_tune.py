@@ -50,6 +50,8 @@ _QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Ray reads it once in a process: a second private Ray there must have the same.
+_TOKEN = secrets.token_hex(32)
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Ray's shared memory: results are small, tokens are read from disk."""
@@ -171,7 +173,7 @@ class RayTuneExecutor:
             token = self._temporary / "token"
             descriptor = os.open(token, os.O_WRONLY | os.O_CREAT, 0o600)
             with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
+                file.write(_TOKEN)
             os.environ.update(_PRIVATE, RAY_AUTH_TOKEN_PATH=str(token))
             os.environ.pop("RAY_ADDRESS", None)
         private = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from orchestrator.errors import EnvironmentUnusable
+from orchestrator.executors import ray_tune
 from orchestrator.executors.base import (
     AtRung,
     ExecutorEvent,
@@ -299,3 +301,23 @@ def test_a_cluster_that_does_not_answer_is_an_environment_error(tmp_path: Path) 
         timeout=120,
     )
     assert done.stdout.strip() == "SWP-3001", done.stderr
+
+
+def test_a_second_private_ray_of_a_process_has_the_token_that_ray_has_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", *ray_tune._PRIVATE):
+        monkeypatch.setenv(name, "")  # put back afterwards
+    monkeypatch.setattr(ray_tune, "_connect", lambda *_: None)
+    monkeypatch.setattr(ray_tune, "_nodes", list)
+    tokens = []
+    for name in ("first", "second"):
+        executor = RayTuneExecutor(slots=1, cpus=1, gpus=0, log_dir=tmp_path)
+        executor._temporary = tmp_path / name
+        executor._temporary.mkdir()
+        executor._start_ray()
+        token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+        assert token.parent == executor._temporary
+        assert token.stat().st_mode & 0o777 == 0o600
+        tokens.append(token.read_text())
+    assert tokens[0] == tokens[1] != ""
