@@ -365,7 +365,7 @@ def start() -> None:
 
 def _first_step(executor: str) -> float:
     """Seconds from the command to the first trial's first update; the corpus is prepared before."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         words = (f"{k * k % 9973} is the square of {k}." for k in range(40_000))
         (folder / "corpus.txt").write_text("\n".join(words))
