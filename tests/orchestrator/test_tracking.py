@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 from pandas.testing import assert_frame_equal
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 from analysis.files import read_table
 from orchestrator.background import BackgroundProjection
+from orchestrator.cli import app
 from orchestrator.display import SilentDisplay
+from orchestrator.errors import BadInput
 from orchestrator.executors.base import Finished, Job
 from orchestrator.importing.importer import ImportRequest, import_runs
 from orchestrator.journal import read_state
+from orchestrator.machinery import best_trial
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
 from orchestrator.sweep_files import metric_lines
@@ -34,6 +40,16 @@ budget: {flops: 8e12}
 model: {context: 128}
 training: {batch_tokens: 512, min_steps: 300}
 design: {levels: [1e11], sizes: 3, span: 2, tokens_per_parameter: 150}
+"""
+TINY = """\
+name: tiny
+budget: {flops: 3e10}
+data: {corpus: corpus.txt, validation_tokens: 4096}
+model: {context: 32, family: gpt}
+training: {batch_tokens: 128, min_steps: 10, learning_rate: 0.01}
+design: {levels: [1e9], sizes: 3, span: 2, tokens_per_parameter: 30}
+run: {executor: inline}
+checks: {diagnose: false}
 """
 
 
@@ -121,6 +137,56 @@ def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
     assert [item.path for item in client.list_artifacts(parent.info.run_id, "report")] == [
         "report/report.html"
     ]
+
+
+def test_the_model_of_the_best_run_is_logged_once_if_asked(
+    tmp_path: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]
+    text = " ".join(words[(i * i + i // 7) % len(words)] for i in range(9000))
+    (tmp_path / "corpus.txt").write_text("\n".join(text[i : i + 400] for i in range(0, 40000, 400)))
+    (tmp_path / "budget.yaml").write_text(TINY)
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    shutil.copy(fresh_store, outputs / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("orchestrator.outcome.RESAMPLES", 20)
+    monkeypatch.setattr(
+        "orchestrator.outcome.write_report", lambda out_dir, **_: out_dir / "report.html"
+    )
+    swept = CliRunner().invoke(app, ["run", "budget.yaml", "-y", "--json"])
+    assert swept.exit_code == 1, swept.output  # One level is no law.
+    (outputs / "tiny" / "report").mkdir()
+    command = ["sync", "tiny", "--model", "--json"]
+    twice = [CliRunner().invoke(app, command, catch_exceptions=False) for _ in range(2)]
+    said = [json.loads(result.stdout) for result in twice]
+    assert said[0] == said[1]
+    assert said[0]["model"]["class"] == "GPT2LMHeadModel"
+    client = MlflowClient(tracking_uri=f"sqlite:///{outputs / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'isosweep'")
+    runs = client.search_runs([experiment.experiment_id])
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    best = min(children, key=lambda run: run.data.metrics["final_loss"])
+    assert said[0]["model"]["trial_id"] == best.data.tags["sweep.trial_id"]
+    for run in runs:
+        paths = [item.path for item in client.list_artifacts(run.info.run_id, "model")]
+        assert ("model/model.safetensors" in paths) == (run is best)
+    folder = client.download_artifacts(best.info.run_id, "model", str(tmp_path))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.num_parameters() == int(best.data.metrics["params_total"])
+
+    monkeypatch.setattr("orchestrator.machinery.export", _no_class_for_it)
+    with pytest.raises(BadInput, match=r"SWP-1318.*no class of transformers"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    CliRunner().invoke(app, ["clean", "tiny", "-y"])
+    with pytest.raises(BadInput, match=r"SWP-1315.*is completed and has none"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    with pytest.raises(BadInput, match=r"SWP-1317.*none has finished"):
+        best_trial(replace(read_state(outputs / "tiny"), trials={}))
+
+
+def _no_class_for_it(*_: object, **__: object) -> str:
+    raise ValueError("no class of transformers")
 
 
 def test_the_sweep_s_own_run_says_its_answer_and_where_its_report_is(swept: Setting) -> None:
