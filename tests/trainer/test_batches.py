@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.batches import TokenBatches, permute
+from trainer.batches import TokenBatches, inputs_and_targets, permute
 
 
 @given(size=st.integers(1, 2000), key=st.integers(0, 2**63))
@@ -109,3 +110,9 @@ def test_tokens_past_65535_are_kept() -> None:
 
 
 EXPECTED_STARTS = [[190, 930, 210, 340, 730], [940, 510, 30, 20, 840]]
+
+
+def test_a_target_is_the_token_after_its_input() -> None:
+    inputs, targets = inputs_and_targets(torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]]))
+    assert inputs.tolist() == [[3, 1, 4], [5, 9, 2]]
+    assert targets.tolist() == [[1, 4, 1], [9, 2, 6]]
