@@ -202,7 +202,7 @@ def test_batch_law_splits_tokens_into_the_best_batch_and_steps():
 def test_wrong_inputs_are_named():
     with pytest.raises(ValueError, match="needs the inputs N, D; got N, U"):
         KAPLAN.loss(np.array(KAPLAN.published), N=1.0, U=1.0)
-    with pytest.raises(ValueError, match="9 parameters; got 3 runs"):
+    with pytest.raises(ValueError, match="9 parameters to fit; got 3 runs"):
         fit_family(FARSEER, np.ones(3), N=np.ones(3), D=np.ones(3))
     with pytest.raises(ValueError, match="no inputs N and D"):
         optimum_along(MOE_EXPERTS, np.array(MOE_EXPERTS.published), 1e20, six_n, X=8.0)
