@@ -196,7 +196,9 @@ def test_hours_become_compute_by_the_measured_or_the_given_speed(
 def test_a_table_answers_as_its_sweep_does_and_compares_with_it(sweep: Callable[..., Path]) -> None:
     folder = sweep("small")
     table = folder / "losses.csv"
-    assert ask(table, flops=5e12) == ask(folder, flops=5e12)
+    alone = ask(table, flops=5e12)
+    assert alone["loss_unit"] is None, "a table without a `loss_unit` names no unit"
+    assert {**alone, "loss_unit": "nats per token"} == ask(folder, flops=5e12)
     record = compare(read_measurements(table), read_measurements(folder))
     assert all(level["difference"] == 0 for level in record["levels"])
     with pytest.raises(BadInput, match="the table must exist"):
