@@ -175,6 +175,8 @@ class Adaptive:
             return None
         batch = number - self._first
         points = self._batch(batch, left, belief, affordable, progress)
+        if not points:
+            return None
         return Round(
             number=number,
             flops=self.dearest,

@@ -155,10 +155,11 @@ def test_the_forecast_is_frozen_before_its_run_and_scored_after_it(
 def test_a_sweep_ends_early_once_its_answer_is_as_sharp_as_was_asked_for(
     make_setting: Callable[..., Setting], fake_executor: Any
 ) -> None:
-    whole = run(make_setting(ADAPTIVE), fake_executor)
+    small_batches = ADAPTIVE.replace("batch: 12", "batch: 4")
+    whole = run(make_setting(small_batches), fake_executor)
     second = type(fake_executor)()
     early = make_setting(
-        ADAPTIVE.replace("name: small", "name: early").replace(
+        small_batches.replace("name: small", "name: early").replace(
             "model:", "target: {precision: 50}\nmodel:"
         )
     )
