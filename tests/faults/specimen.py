@@ -334,14 +334,18 @@ def expected_values(sweep_dir: Path, trial_id: str) -> int:
     """How many per-step values of a trial the tracker must hold."""
     names = (
         "loss",
+        "tokens",
+        "flops",
         "learning_rate",
         "grad_norm",
         "tokens_per_s",
         "validation_loss",
         "validation_bpb",
     )
-    lines = (sweep_dir / "trials" / trial_id / "metrics.jsonl").read_text().splitlines()
-    return sum(json.loads(line).get(name) is not None for line in lines for name in names)
+    text = (sweep_dir / "trials" / trial_id / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    # The last step has a line for its loss and one for its evaluation: a value is held once.
+    return len({(name, line["step"]) for line in lines for name in names if name in line})
 
 
 def of_this_machine(place: Path) -> Iterator[psutil.Process]:
