@@ -154,7 +154,7 @@ def test_ctrl_c_stops_a_real_sweep_with_its_code_and_the_next_run_finishes_it(
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert "Go on with: sweep resume tiny" in out
+    assert "sweep resume tiny --outputs out" in out
     assert "Traceback" not in err
     elsewhere = workplace / "elsewhere"
     elsewhere.mkdir()
