@@ -14,6 +14,7 @@ import queue
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -104,6 +105,8 @@ class RayTuneExecutor:
         Raises:
             EnvironmentUnusable: when Ray does not start or the cluster does not answer.
         """
+        if self._address is None:
+            _refuse_early_import()
         self._temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY))
         os.environ.update(_QUIET)
         log = self._streams.enter_context(self._log.open("a"))
@@ -223,6 +226,26 @@ class RayTuneExecutor:
 
         self._thread = threading.Thread(target=fit, name="ray-tune", daemon=True)
         self._thread.start()
+
+
+def _refuse_early_import() -> None:
+    """See that this process has not imported Ray before a private one's settings were made.
+
+    Raises:
+        EnvironmentUnusable: when it has: Ray reads at import how it guards itself and where it
+            listens, and would start without its token and off loopback.
+    """
+    if "ray" not in sys.modules or all(os.environ.get(key) == _PRIVATE[key] for key in _PRIVATE):
+        return
+    settings = " ".join(f"{key}={value}" for key, value in _PRIVATE.items())
+    raise EnvironmentUnusable(
+        Fault(
+            code="SWP-3001",
+            rule="a private Ray must be set up before Ray is imported; this process has it already",
+            place="run.executor",
+            remedy=f"import it later, or set {settings} before Python starts",
+        )
+    )
 
 
 def check_cluster(address: str, *, cpus: float, gpus: float, slots: int) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 
@@ -28,6 +31,7 @@ from orchestrator.executors.base import (
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.executors.ray_tune import RayTuneExecutor, _refuse_greed
 from orchestrator.executors.worker import run_all, run_job
+from orchestrator.pruning import FACTOR, RUNGS, goes_on
 from orchestrator.trial_files import steps_executed
 from trainer.config import OptimizerConfig, RunOptions, ScheduleConfig, TrainConfig
 from trainer.data.shards import TokenData, prepare
@@ -273,6 +277,55 @@ def test_a_cluster_that_does_not_answer_is_an_environment_error(tmp_path: Path) 
         timeout=120,
     )
     assert done.stdout.strip() == "SWP-3001", done.stderr
+
+
+def test_the_rule_at_a_rung_is_the_one_of_ray_tunes_scheduler(executor: RayTuneExecutor) -> None:
+    """Against `ASHAScheduler` itself, on losses of 60 trials at both rungs.
+
+    After the executor has started: a process must not import Ray before a private one is set up.
+    """
+    assert executor
+    from ray.tune.schedulers import ASHAScheduler
+
+    asha = ASHAScheduler(
+        time_attr="percent",
+        metric="loss",
+        mode="min",
+        max_t=100,
+        grace_period=RUNGS[0],
+        reduction_factor=FACTOR,
+    )
+    rng = np.random.default_rng(3)
+    before: dict[int, list[float]] = {rung: [] for rung in RUNGS}
+    decisions = []
+    for number in range(60):
+        trial = SimpleNamespace(trial_id=str(number))
+        asha.on_trial_add(None, trial)
+        for rung in RUNGS:
+            value = float(rng.normal(3 - rung / 50, 0.1))
+            theirs = asha.on_trial_result(None, trial, {"percent": rung, "loss": value})
+            ours = goes_on(value, before[rung])
+            before[rung].append(value)
+            assert ours == (theirs == "CONTINUE")
+            decisions.append(ours)
+            if not ours:
+                break
+    assert 20 < sum(decisions) < len(decisions) - 20
+
+
+def test_a_private_ray_is_refused_where_ray_was_imported_without_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    late = RayTuneExecutor(slots=1, cpus=1, gpus=0, log_dir=tmp_path)
+    for name in ray_tune._PRIVATE:
+        others = {key: value for key, value in ray_tune._PRIVATE.items() if key != name}
+        for key, value in others.items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.delenv(name, raising=False)
+        with pytest.raises(EnvironmentUnusable, match=f"(?s)before Ray is imported.*{name}="):
+            late.__enter__()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_private_ray_of_a_process_has_the_token_that_ray_has_read(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
-from orchestrator.pruning import FACTOR, RUNGS, goes_on
 from orchestrator.search import Space, Tried, suggest
 
 SPACE = Space(centre=0.01, centre_batch=0, batches=1)
@@ -71,35 +69,3 @@ def test_runs_under_way_ended_early_and_diverged_are_known_to_the_search() -> No
         Tried(learning_rate=0.035, batch=0, over=True),
     ]
     assert 0.0025 <= suggest(SPACE, tried, seed=0).learning_rate <= 0.04
-
-
-def test_the_rule_at_a_rung_is_the_one_of_ray_tunes_scheduler() -> None:
-    """Against `ASHAScheduler` itself, on losses of 60 trials at both rungs."""
-    from types import SimpleNamespace
-
-    from ray.tune.schedulers import ASHAScheduler
-
-    asha = ASHAScheduler(
-        time_attr="percent",
-        metric="loss",
-        mode="min",
-        max_t=100,
-        grace_period=RUNGS[0],
-        reduction_factor=FACTOR,
-    )
-    rng = np.random.default_rng(3)
-    before: dict[int, list[float]] = {rung: [] for rung in RUNGS}
-    decisions = []
-    for number in range(60):
-        trial = SimpleNamespace(trial_id=str(number))
-        asha.on_trial_add(None, trial)
-        for rung in RUNGS:
-            value = float(rng.normal(3 - rung / 50, 0.1))
-            theirs = asha.on_trial_result(None, trial, {"percent": rung, "loss": value})
-            ours = goes_on(value, before[rung])
-            before[rung].append(value)
-            assert ours == (theirs == "CONTINUE")
-            decisions.append(ours)
-            if not ours:
-                break
-    assert 20 < sum(decisions) < len(decisions) - 20

@@ -34,11 +34,11 @@ RAY = {
 }
 BUDGET = """\
 name: tiny
-budget: {{flops: 1e11}}
+budget: {{flops: 1e12}}
 data: {{corpus: corpus.txt, validation_tokens: 2048}}
 model: {{context: 32, family: gpt}}
 training: {{batch_tokens: 512, min_steps: 30, learning_rate: 0.01}}
-design: {{levels: [4e9], sizes: 3, span: 2, tokens_per_parameter: 12}}
+design: {{levels: [4e10], sizes: 3, span: 2, tokens_per_parameter: 12}}
 run: {{executor: {executor}, checkpoint_every: 0.2s{more}}}
 checks: {{diagnose: false}}
 tracking: {{enabled: false}}
