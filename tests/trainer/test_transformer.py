@@ -190,6 +190,29 @@ def test_rms_norm_is_llamas(dtype: torch.dtype) -> None:
     ) * 3 + (1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_the_gradients_of_rms_norm_are_llamas(
+    dtype: torch.dtype, tolerance: float, scale: float
+) -> None:
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    source = torch.Generator().manual_seed(2)
+    gains, upstream = torch.randn(64, generator=source), torch.randn(2, 5, 64, generator=source)
+    values = (torch.randn(2, 5, 64, generator=source) * scale).to(dtype)
+    gradients = []
+    for norm in (RMSNorm(64), LlamaRMSNorm(64, eps=1e-5)):
+        with torch.no_grad():
+            norm.weight.copy_(gains)
+        x = values.clone().requires_grad_()
+        norm(x).backward(upstream.to(dtype))
+        assert x.grad is not None
+        assert norm.weight.grad is not None
+        gradients.append((x.grad.float(), norm.weight.grad.float()))
+    for found, expected in zip(*gradients, strict=True):
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
 @pytest.mark.parametrize(("d_model", "n_head", "loss"), [(16, 2, 18.4), (128, 8, 83.9)])
 def test_the_first_diarys_own_initialisation_starts_far_above_a_uniform_guess(
     d_model: int, n_head: int, loss: float
