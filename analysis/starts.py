@@ -17,9 +17,9 @@ from analysis.newton import Data, Restriction, minimise
 _GRID = np.geomspace(0.02, 2.0, 27)
 """Exponents of the variable-projection grid; reaches as far as the published grid of starts."""
 _STARTS = 8
-MANY_POINTS = 50_000
+MANY_POINTS = 5_000
 """Above this, basins are sought on a subsample and only the best ends are polished on all."""
-_SUBSAMPLE = 5_000
+_SUBSAMPLE = 2_500
 _K_STARTS = (1.0, 0.75, 0.5, 0.35)
 """Outer exponents from which the Skaling law is started."""
 
@@ -119,10 +119,13 @@ def thinned_starts(
     first: FloatArray,
     restriction: Restriction | None,
 ) -> FloatArray:
-    """The two best ends of all starts on an even subsample: the starts for very many points."""
-    step = -(-data.size // _SUBSAMPLE)
-    part = Data(n=data.n[::step], d=data.d[::step], y=data.y[::step], centre=data.centre)
+    """The two best ends of all starts on a subsample: the starts for very many points.
+
+    The subsample is drawn: every k-th run of a sorted design could be all of one size.
+    """
+    drawn = np.random.default_rng(0).choice(data.size, _SUBSAMPLE, replace=False)
+    part = Data(n=data.n[drawn], d=data.d[drawn], y=data.y[drawn], centre=data.centre)
     ends = minimise(
-        form, part, first, weights=weights[::step], delta=np.inf, restriction=restriction
+        form, part, first, weights=weights[drawn], delta=np.inf, restriction=restriction
     )
     return ends.theta[np.argsort(ends.objective)[:2]]

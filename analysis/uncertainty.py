@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import t as student_t
 
 from analysis.cost import CostCurve, log_optimum, log_ratio
@@ -84,20 +86,21 @@ def clusters(N: FloatArray, trajectory: np.ndarray | None = None) -> np.ndarray:
     Returns:
         Integers from 0, shape (m,).
     """
-    _, label = np.unique(np.round(np.log(N), 9), return_inverse=True)
+    _, size = np.unique(np.round(np.log(N), 9), return_inverse=True)
     if trajectory is None:
-        return label
-    label = label.copy()
-    changed = True
-    while changed:
-        changed = False
-        for name in {str(t) for t in trajectory if str(t)}:
-            members = np.asarray([str(t) == name for t in trajectory])
-            found = np.unique(label[members])
-            if len(found) > 1:
-                label[np.isin(label, found)] = found[0]
-                changed = True
-    return np.unique(label, return_inverse=True)[1]
+        return size
+    names, name = np.unique(np.asarray(trajectory, dtype=str), return_inverse=True)
+    named = names[name] != ""
+    n_sizes = int(size.max()) + 1
+    n_nodes = n_sizes + len(names)
+    # Sizes and trajectories are the nodes of a graph, runs its edges.
+    edges = (np.ones(named.sum()), (size[named], n_sizes + name[named]))
+    _, part = connected_components(coo_array(edges, shape=(n_nodes, n_nodes)), directed=False)
+    # Numbered by the smallest size of each, so that labels follow N.
+    found, first = np.unique(part[:n_sizes], return_index=True)
+    number = np.empty(int(found.max()) + 1, dtype=np.int64)
+    number[found[np.argsort(first)]] = np.arange(len(found))
+    return number[part[size]]
 
 
 def resample_weights(

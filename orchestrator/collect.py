@@ -29,9 +29,13 @@ def rows(state: SweepState, *, unique_tokens: int) -> list[dict[str, Any]]:
         state: the sweep.
         unique_tokens: training tokens of the corpus; a run sees at most so many different ones.
     """
-    over = [trial for trial in state.trials.values() if trial.status in FINAL]
-    over.sort(key=lambda t: (t.level, count_parameters(t.config.shape).matmul, t.trial_id))
-    found = [row(trial, unique_tokens=unique_tokens) for trial in over]
+    over = [
+        (trial.level, row(trial, unique_tokens=unique_tokens))
+        for trial in state.trials.values()
+        if trial.status in FINAL
+    ]
+    over.sort(key=lambda pair: (pair[0], pair[1]["params_matmul"], pair[1]["trial_id"]))
+    found = [record for _, record in over]
     if any(record["level"] is not None for record in found):
         # Beside real levels a run of none is written as such; without any, they may be found.
         found = [{**r, "level": "" if r["level"] is None else r["level"]} for r in found]

@@ -9,9 +9,11 @@ that follows from the others, or says only where something lies, is marked `OUTS
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any, Final
 
 _RULE: Final = "identity"
+_PLAIN: Final = (str, int, float)
 
 ADDED: Final = {_RULE: "unless default"}
 """`field(default=..., metadata=ADDED)`: in the identity only where it differs from its default."""
@@ -22,17 +24,25 @@ OUTSIDE: Final = {_RULE: "never"}
 
 def identity_record(value: Any) -> Any:
     """A dataclass as plain values, with the fields that make its identity and no others."""
+    if value is None or isinstance(value, _PLAIN):
+        return value
     if dataclasses.is_dataclass(value):
-        return {
-            field.name: identity_record(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if _counts(field, getattr(value, field.name))
-        }
+        record = {}
+        for name, rule, default in _fields(value.__class__):
+            item = getattr(value, name)
+            if rule is None or item != default:
+                record[name] = identity_record(item)
+        return record
     if isinstance(value, tuple | list):
         return [identity_record(item) for item in value]
     return value
 
 
-def _counts(field: dataclasses.Field[Any], value: Any) -> bool:
-    rule = field.metadata.get(_RULE)
-    return rule is None or (rule == "unless default" and value != field.default)
+@cache
+def _fields(kind: type) -> tuple[tuple[str, str | None, Any], ...]:
+    """Name, rule and default of every field that may count; sweeps ask thousands of times."""
+    return tuple(
+        (field.name, field.metadata.get(_RULE), field.default)
+        for field in dataclasses.fields(kind)
+        if field.metadata.get(_RULE) != "never"
+    )

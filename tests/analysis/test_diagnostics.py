@@ -251,6 +251,19 @@ def test_runs_of_one_size_or_trajectory_are_resampled_together():
     assert len(set(joined)) == 3
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_clusters_are_joined_as_merging_labels_one_trajectory_after_the_other_joins_them(seed):
+    rng = np.random.default_rng(seed)
+    N = rng.choice(np.geomspace(1e6, 1e9, 30), size=60)
+    trajectory = rng.choice(np.array([*"abcdefghijklmnopqrstuvwxyz", *[""] * 60]), size=60)
+    label = np.unique(N, return_inverse=True)[1]
+    for _ in range(30):  # As often as there are sizes: a chain is never longer.
+        for name in set(trajectory) - {""}:
+            found = label[trajectory == name]
+            label[np.isin(label, found)] = found.min()
+    assert list(clusters(N, trajectory)) == list(np.unique(label, return_inverse=True)[1])
+
+
 def test_cluster_weights_move_whole_clusters_and_small_tables_resample_runs():
     N = np.repeat(np.geomspace(1e6, 1e8, 9), 3)
     weights, kind, count = resample_weights(clusters(N), N, resamples=40, seed=0)

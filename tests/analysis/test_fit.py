@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.fit import (
+    centred,
     data_driven_delta,
     fit_surface,
     pinned_exponents,
@@ -14,6 +15,7 @@ from analysis.fit import (
 )
 from analysis.laws import CHINCHILLA, SKALING, Surface
 from analysis.newton import derivatives, huber, minimise
+from analysis.starts import projected_starts, thinned_starts
 
 GLOBAL_MINIMUM = 0.0010182740178006
 """Sum of Huber (delta 1e-3) on the 240 Chinchilla points, to the last digit known."""
@@ -49,6 +51,29 @@ def test_every_start_agrees_on_the_chinchilla_minimum(epoch_points):
     assert certificate.agreeing == certificate.starts >= 8
     assert certificate.minima == 1
     assert certificate.gradient < 1e-6
+
+
+@pytest.mark.parametrize("form", [CHINCHILLA, SKALING], ids=lambda form: form.name)
+@pytest.mark.parametrize("delta", [None, 1e-3], ids=["own width", "published width"])
+def test_very_many_runs_are_fitted_from_few_starts_to_the_minimum_of_all(
+    besiroglu, monkeypatch, form, delta
+):
+    N, D, L = grid_points(besiroglu, computes=np.geomspace(1e17, 1e22, 100), sizes=60)
+    L = L * np.exp(np.random.default_rng(0).normal(0, 0.01, len(L)))
+    few = fit_surface(N, D, L, form=form, huber_delta=delta)
+    monkeypatch.setattr("analysis.fit.MANY_POINTS", len(N))
+    every = fit_surface(N, D, L, form=form, huber_delta=delta)
+    assert few.certificate.starts < every.certificate.starts
+    assert few.objective == pytest.approx(every.objective, rel=1e-10)
+    assert few.theta == pytest.approx(every.theta, rel=1e-5, abs=1e-7)
+
+
+def test_starts_for_very_many_runs_are_no_single_size_of_a_sorted_design(besiroglu):
+    N, D, L = grid_points(besiroglu, computes=np.geomspace(1e17, 1e22, 3000), sizes=3)
+    data = centred(N, D, L)
+    first = projected_starts(data, np.ones(len(N)))
+    ends = thinned_starts(CHINCHILLA, data, np.ones(len(N)), first, None)
+    assert np.exp(ends[0, 2]) == pytest.approx(besiroglu.E, rel=1e-3)
 
 
 def test_least_absolute_deviations_give_besiroglus_printed_estimates(epoch_points):
