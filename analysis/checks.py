@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from analysis.numerals import spell
+
 Severity = Literal["refuse", "warn", "note"]
 Status = Literal["identified", "weak", "not_identified"]
 
@@ -159,11 +161,14 @@ def _r2_interior(facts: Facts) -> Check:
             "R2",
             False,
             "refuse",
-            f"D/N at the target would be {facts.ratio:.3g}, outside the sampled "
-            f"{low:.3g} to {high:.3g} by more than a factor of two",
+            f"D/N at the target would be {spell(facts.ratio)}, outside the sampled "
+            f"{spell(low)} to {spell(high)} by more than a factor of two",
         )
     return _check(
-        "R2", True, "refuse", f"optimum inside the sampled D/N of {low:.3g} to {high:.3g}"
+        "R2",
+        True,
+        "refuse",
+        f"optimum inside the sampled D/N of {spell(low)} to {spell(high)}",
     )
 
 
@@ -174,14 +179,14 @@ def _r3_span(facts: Facts) -> tuple[Check, ...]:
             facts.span_flops >= MIN_SPAN_FLOPS * TOLERANCE
             and facts.span_ratio >= MIN_SPAN_RATIO * TOLERANCE,
             "refuse",
-            f"compute spans {facts.span_flops:.3g}x and D/N {facts.span_ratio:.3g}x; a law needs "
-            f"{MIN_SPAN_FLOPS:.0f}x and {MIN_SPAN_RATIO:.0f}x",
+            f"compute spans {spell(facts.span_flops)}x and D/N {spell(facts.span_ratio)}x; a law "
+            f"needs {MIN_SPAN_FLOPS:.0f}x and {MIN_SPAN_RATIO:.0f}x",
         ),
         _check(
             "R3",
             facts.extrapolation <= EXTRAPOLATION_WARN / TOLERANCE,
             "refuse" if facts.extrapolation > EXTRAPOLATION_REFUSE else "warn",
-            f"the target is {facts.extrapolation:.3g}x the largest run; beyond "
+            f"the target is {spell(facts.extrapolation)}x the largest run; beyond "
             f"{EXTRAPOLATION_WARN:.0f}x is weak, beyond {EXTRAPOLATION_REFUSE:.0f}x refused",
         ),
     )
@@ -199,7 +204,7 @@ def _r4_interval(facts: Facts) -> Check:
         "R4",
         facts.fold95 <= FOLD_WARN,
         severity,
-        f"the 95 % interval of D/N at the target spans {facts.fold95:.3g}x; beyond "
+        f"the 95 % interval of D/N at the target spans {spell(facts.fold95)}x; beyond "
         f"{FOLD_WARN:.0f}x is weak, beyond {FOLD_REFUSE:.0f}x refused",
     )
 
@@ -306,7 +311,7 @@ def _r8_uniform(facts: Facts) -> tuple[Check, ...]:
                 "R8",
                 facts.max_epochs <= MAX_EPOCHS,
                 "refuse",
-                f"up to {facts.max_epochs:.2g} passes over the data; beyond {MAX_EPOCHS:.0f} "
+                f"up to {spell(facts.max_epochs, 2)} passes over the data; beyond {MAX_EPOCHS:.0f} "
                 "repeated tokens are worth less and need the data-constrained law "
                 "(--law data_constrained)",
             )

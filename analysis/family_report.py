@@ -34,6 +34,7 @@ from analysis.family import Family, FamilyFit, fit_family, optimum_along
 from analysis.fit import SurfaceFit, fit_surface
 from analysis.law_inputs import LawInputs
 from analysis.laws import FloatArray, FlopsPerToken, Optimum
+from analysis.numerals import spell
 from analysis.record import check_record, finite
 from analysis.uncertainty import CONFIDENCE, Interval
 
@@ -398,7 +399,7 @@ def _optimum(
         rule="R2",
         passed=low / 2 <= found <= 2 * high,
         severity="refuse",
-        message=f"D/N at the target is {found:.3g}; sampled are {low:.3g} to {high:.3g}",
+        message=f"D/N at the target is {spell(found)}; sampled are {spell(low)} to {spell(high)}",
     )
     moving = np.abs(gradient) > 0
     assert covariance is not None
@@ -426,7 +427,7 @@ def _optimum(
         rule="R4",
         passed=fold <= FOLD_WARN,
         severity="refuse" if fold > FOLD_REFUSE else "warn",
-        message=f"the 95 % interval of D/N at the target spans {fold:.3g}x; beyond "
+        message=f"the 95 % interval of D/N at the target spans {spell(fold)}x; beyond "
         f"{FOLD_WARN:.0f}x is weak, beyond {FOLD_REFUSE:.0f}x refused",
     )
     return best, interval(confidence), [inside, width]
@@ -474,8 +475,8 @@ def _extrapolation(reach: float) -> Check:
         rule="R3",
         passed=reach <= EXTRAPOLATION_WARN,
         severity="refuse" if reach > EXTRAPOLATION_REFUSE else "warn",
-        message=f"the target is {reach:.3g}x the largest run; beyond {EXTRAPOLATION_WARN:.0f}x is "
-        f"weak, beyond {EXTRAPOLATION_REFUSE:.0f}x refused",
+        message=f"the target is {spell(reach)}x the largest run; beyond {EXTRAPOLATION_WARN:.0f}x "
+        f"is weak, beyond {EXTRAPOLATION_REFUSE:.0f}x refused",
     )
 
 
@@ -504,9 +505,9 @@ def _message(
         text += f", the five-parameter law {_rms(plain.residuals):.2%} on the same runs"
     if optimum is not None and interval is not None:
         text += (
-            f"; {optimum.tokens_per_parameter:.3g} tokens per parameter at "
-            f"{optimum.flops:.3g} FLOPs ({interval.confidence:.0%} interval {interval.low:.3g} to "
-            f"{interval.high:.3g})"
+            f"; {spell(optimum.tokens_per_parameter)} tokens per parameter at "
+            f"{optimum.flops:.3g} FLOPs ({interval.confidence:.0%} interval {spell(interval.low)} "
+            f"to {spell(interval.high)})"
         )
     text += "."
     if status == "weak":

@@ -11,6 +11,7 @@ from analysis.checks import Check, Status
 from analysis.cost import CostCurve
 from analysis.fit import SurfaceFit
 from analysis.isoflop import FrontierLine, LevelFit
+from analysis.numerals import spell
 from analysis.optimum import OptimumRow, optimum_row
 from analysis.record import check_record, finite, level_record, line_record
 from analysis.study import Study
@@ -92,7 +93,7 @@ class FitReport:
             lines.append(
                 f"{name}: E {law['E']:.4g}, A {law['A']:.4g}, B {law['B']:.4g}, "
                 f"alpha {law['alpha']:.4f}, beta {law['beta']:.4f}, "
-                f"D/N {law['tokens_per_parameter']:.3g}"
+                f"D/N {spell(law['tokens_per_parameter'])}"
                 + (f"; at a limit: {', '.join(law['at_bound'])}" if law["at_bound"] else "")
             )
         failed = [c for c in self.checks if not c.passed]

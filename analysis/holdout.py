@@ -15,6 +15,7 @@ import numpy as np
 
 from analysis.answer import fit_table
 from analysis.fit_report import FitReport
+from analysis.numerals import spell
 from analysis.predict import predict_loss
 from analysis.priors import Prior
 from analysis.record import finite
@@ -85,12 +86,12 @@ class TopForecast:
         if self.interval is None:
             return f"{text}; D/N not forecast: the cheaper runs alone are {self.status}"
         low, high = self.interval
-        text += f"; D/N forecast {self.tokens_per_parameter:.3g} [{low:.3g}, {high:.3g}]"
+        text += f"; D/N forecast {spell(self.tokens_per_parameter)} [{spell(low)}, {spell(high)}]"
         if not np.isfinite(self.measured_tokens_per_parameter):
             return f"{text}, and no interior minimum was measured there to compare"
         verdict = "inside" if low <= self.measured_tokens_per_parameter <= high else "outside"
         own = self.measured_tokens_per_parameter
-        return f"{text}, the level's own minimum is at {own:.3g}: {verdict}"
+        return f"{text}, the level's own minimum is at {spell(own)}: {verdict}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `fit.json`."""

@@ -11,6 +11,7 @@ from scipy.stats import t as student_t
 from analysis.cost import CostCurve, log_ratio
 from analysis.fit import SurfaceFit
 from analysis.laws import FloatArray, Optimum
+from analysis.numerals import spell
 from analysis.uncertainty import (
     CONFIDENCE,
     Draws,
@@ -38,9 +39,9 @@ class Prediction:
         at, interval = self.optimum, self.interval
         return (
             f"{at.flops:.3g} FLOPs: N = {at.params:.3g}, D = {at.tokens:.3g}, loss {at.loss:.4f}, "
-            f"{at.tokens / at.params:.3g} tokens per parameter [{interval.low:.3g}, "
-            f"{interval.high:.3g}] ({interval.confidence:.0%} interval, {interval.method}), "
-            f"{self.extrapolation:.3g} times the largest run"
+            f"{spell(at.tokens / at.params)} tokens per parameter [{spell(interval.low)}, "
+            f"{spell(interval.high)}] ({interval.confidence:.0%} interval, {interval.method}), "
+            f"{spell(self.extrapolation)} times the largest run"
         )
 
 
@@ -63,7 +64,7 @@ class LossPrediction:
         low, high = self.prediction_interval
         return (
             f"loss {self.loss:.4f} [{low:.4f}, {high:.4f}] ({self.confidence:.0%} interval of one "
-            f"run), {self.extrapolation:.3g} times beyond the runs"
+            f"run), {spell(self.extrapolation)} times beyond the runs"
         )
 
 

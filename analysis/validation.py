@@ -22,6 +22,7 @@ from scipy.stats import t as student_t
 
 from analysis.fit import SurfaceFit, fit_surface
 from analysis.laws import FloatArray
+from analysis.numerals import spell
 from analysis.sensitivity import Variant
 
 T2_LIMIT = 1.5
@@ -117,8 +118,8 @@ def leave_one_out(variants: Sequence[Variant], sd_ln_ratio: float) -> Outcome:
     return Outcome(
         test="T2",
         passed=size <= T2_LIMIT,
-        message=f"{worst.name}, D/N moves to {worst.tokens_per_parameter:.3g}: {size:.1f} of its "
-        f"standard deviations (limit {T2_LIMIT})",
+        message=f"{worst.name}, D/N moves to {spell(worst.tokens_per_parameter)}: {size:.1f} of "
+        f"its standard deviations (limit {T2_LIMIT})",
         numbers={"shift": worst.shift, "shift_in_sd": size},
     )
 
@@ -217,7 +218,7 @@ def estimators_agree(
             test="T5", passed=None, message="no isoFLOP line to compare with", numbers={}
         )
     words = ", ".join(
-        f"{name} {np.exp(log_ratio_surface + gap):.3g} ({abs(gap) / joint:.1f} joint standard "
+        f"{name} {spell(np.exp(log_ratio_surface + gap))} ({abs(gap) / joint:.1f} joint standard "
         "deviations apart)"
         for name, (gap, joint) in apart.items()
     )
@@ -226,7 +227,7 @@ def estimators_agree(
     return Outcome(
         test="T5",
         passed=bool(abs(gap) <= T5_LIMIT * joint),
-        message=f"tokens per parameter: surface fit {np.exp(log_ratio_surface):.3g}, {words}",
+        message=f"tokens per parameter: surface fit {spell(np.exp(log_ratio_surface))}, {words}",
         numbers={"gap": gap, "joint_sd": joint},
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from analysis.bytes import tokens_differ
 from analysis.checks import Check, Status
 from analysis.fit_report import FitReport
+from analysis.numerals import spell
 from analysis.optimum import OptimumRow
 from analysis.selection import COMPETITIVE
 from analysis.study import Study
@@ -56,9 +57,9 @@ def verdict_message(
     }
     asked = "" if study.law is None else ", the law that was asked for,"
     text = (
-        f"{row.tokens / row.params:.3g} tokens per parameter at {row.flops:.3g} FLOPs "
-        f"({row.interval.confidence:.0%} interval {row.interval.low:.3g} to "
-        f"{row.interval.high:.3g}), by {source[study.headline or 'chinchilla']}{asked} "
+        f"{spell(row.tokens / row.params)} tokens per parameter at {row.flops:.3g} FLOPs "
+        f"({row.interval.confidence:.0%} interval {spell(row.interval.low)} to "
+        f"{spell(row.interval.high)}), by {source[study.headline or 'chinchilla']}{asked} "
         f"to {study.table.n_points} runs."
     )
     if status == "weak":
@@ -88,8 +89,8 @@ def prior_message(study: Study, without: FitReport) -> str:
     if without.optimum:
         row = without.optimum[0]
         text += (
-            f"D/N {row.tokens / row.params:.3g} [{row.interval.low:.3g}, {row.interval.high:.3g}] "
-            f"({without.status})"
+            f"D/N {spell(row.tokens / row.params)} [{spell(row.interval.low)}, "
+            f"{spell(row.interval.high)}] ({without.status})"
         )
     else:
         text += "NOT IDENTIFIED"

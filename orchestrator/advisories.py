@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from analysis.numerals import spell
 from orchestrator.budget import Budget
 from orchestrator.ceiling import largest_ceiling
 from orchestrator.design_section import AdaptiveDesign, GridDesign, IsoflopDesign
@@ -110,9 +111,10 @@ def refuse_narrow(budget: Budget, facts: DataFacts, notes: Notes) -> None:
 
     per_token = [flops_per_token_near(budget, facts, point.params) for point in points]
     sd = expected_sd(points, per_token, target_flops=budget.target.flops)
+    fold = spell(math.exp(min(3.92 * sd, 99)))
     line = (
-        f"the grid spans {spans[0]:.3g}x in N and {spans[1]:.3g}x in D, under {LEAST_SPAN:g}x: the "
-        f"95 % range of D/N it can give is expected to be {math.exp(min(3.92 * sd, 99)):.3g}-fold "
+        f"the grid spans {spell(spans[0])}x in N and {spell(spans[1])}x in D, under "
+        f"{LEAST_SPAN:g}x: the 95 % range of D/N it can give is expected to be {fold}-fold "
         f"(sd of ln(D/N) {sd:.2g})"
     )
     if design.allow_narrow:

@@ -242,8 +242,10 @@ def plan(
 
 
 def _bought(expected: Mapping[str, Any]) -> str:
+    from analysis.numerals import spell
+
     width = expected["fold_95"]
-    return "no answer" if width is None else f"a 95 % range of D/N about {width:.3g}-fold wide"
+    return "no answer" if width is None else f"a 95 % range of D/N about {spell(width)}-fold wide"
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from analysis.numerals import spell
 from orchestrator.terminal import (
     AsJson,
     BudgetFile,
@@ -79,8 +80,9 @@ def simulate(
         low, high = found["coverage_95_interval"]
         out.print(
             f"  ln(D/N): bias {found['bias_ln_ratio']:+.3f}, 95 % interval {found['width_95']:.3g} "
-            f"wide ({found['fold_95']:.3g}-fold), covers the truth in {found['coverage_95']:.0%} "
-            f"of {found['answered']} answers ({low:.0%} to {high:.0%} of all such sweeps)",
+            f"wide ({spell(found['fold_95'])}-fold), covers the truth in "
+            f"{found['coverage_95']:.0%} of {found['answered']} "
+            f"answers ({low:.0%} to {high:.0%} of all such sweeps)",
             soft_wrap=True,
         )
 
@@ -123,6 +125,6 @@ def next_run(
             f"N = {format_count(advice.params)}, D = {format_count(advice.tokens)} "
             f"({row['tokens_per_parameter']:.3g} tokens per parameter), {advice.flops:.3g} FLOPs, "
             f"about {format_duration((advice.hours or 0.0) * 3600)}: 95 % range of D/N "
-            f"{row['fold_95_before']:.3g}-fold -> {row['fold_95_after']:.3g}-fold",
+            f"{spell(row['fold_95_before'])}-fold -> {spell(row['fold_95_after'])}-fold",
             soft_wrap=True,
         )

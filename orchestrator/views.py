@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.numerals import spell
 from orchestrator.plan import Plan
 from orchestrator.state import SweepState, TrialStatus
 from orchestrator.throughput import Throughput
@@ -103,7 +104,7 @@ def _print_quotation(console: Console, plan: Plan, throughput: Throughput) -> No
         (
             "tells you",
             f"D/N for a run of {format_flops(plan.target_flops)} FLOPs, "
-            f"{plan.target_flops / plan.levels[-1].flops:.3g} times the largest level",
+            f"{spell(plan.target_flops / plan.levels[-1].flops)} times the largest level",
         ),
     ]
     for rate in dict.fromkeys(trial.learning_rate_source for trial in plan.trials):
@@ -159,16 +160,17 @@ def answer_lines(fit: Mapping[str, Any]) -> list[str]:
     low, high = best["interval"]
     band = best["near_optimal"].get("waste_5pct")
     lines = [
-        f"{best['tokens_per_parameter']:.3g} tokens per parameter "
-        f"[{low:.3g}, {high:.3g}] ({best['confidence']:.0%} interval) at "
+        f"{spell(best['tokens_per_parameter'])} tokens per parameter "
+        f"[{spell(low)}, {spell(high)}] ({best['confidence']:.0%} interval) at "
         f"{format_flops(best['flops'])} FLOPs: {verdict}",
         f"  train N = {format_count(best['params'])} parameters on "
         f"D = {format_count(best['tokens'])} tokens; {fit['n_points']} runs, "
-        f"{best['extrapolation']:.3g} times beyond the largest",
+        f"{spell(best['extrapolation'])} times beyond the largest",
     ]
     if band:
         lines.append(
-            f"  any ratio between {band[0]:.3g} and {band[1]:.3g} wastes under 5 % of the compute"
+            f"  any ratio between {spell(band[0])} and {spell(band[1])} wastes under 5 % of the "
+            "compute"
         )
     if fit["status"] == "weak":
         lines.append(f"  {fit['message']}")
@@ -183,8 +185,8 @@ def byte_lines(fit: Mapping[str, Any], bytes_per_token: float) -> list[str]:
 
     ratio = fit["optimum"][0]["tokens_per_parameter"] * bytes_per_token
     return [
-        f"  a token here is {bytes_per_token:.3g} byte(s): {ratio:.3g} bytes a parameter are about "
-        f"{ratio / BYTES_PER_BPE_TOKEN:.2g} BPE tokens, the unit of published ratios"
+        f"  a token here is {bytes_per_token:.3g} byte(s): {spell(ratio)} bytes a parameter are "
+        f"about {ratio / BYTES_PER_BPE_TOKEN:.2g} BPE tokens, the unit of published ratios"
     ]
 
 
@@ -197,7 +199,8 @@ def _in_bytes(fit: Mapping[str, Any]) -> list[str]:
     loss = "" if best["bpb"] is None else f"; loss {best['bpb']:.4f} bits per byte"
     return [
         f"  in bytes ({best['bytes_per_token']:.3g} a token): "
-        f"{best['bytes_per_parameter']:.3g} bytes per parameter [{low:.3g}, {high:.3g}]{loss}"
+        f"{spell(best['bytes_per_parameter'])} bytes per parameter "
+        f"[{spell(low)}, {spell(high)}]{loss}"
     ]
 
 
@@ -216,7 +219,7 @@ def print_fit(console: Console, fit: Mapping[str, Any]) -> None:
         if level["accepted"]:
             found = (
                 f"minimum at N = {format_count(level['params_opt'])}, "
-                f"D/N = {level['tokens_per_parameter']:.3g}"
+                f"D/N = {spell(level['tokens_per_parameter'])}"
             )
         else:
             found = level["reason"]
@@ -239,7 +242,7 @@ def print_family_fit(console: Console, fit: Mapping[str, Any], law: str) -> None
         console.print(
             f"  train N = {format_count(best['params'])} parameters on "
             f"D = {format_count(best['tokens'])} tokens; loss {best['loss']:.4f}, "
-            f"{best['extrapolation']:.3g} times beyond the largest run",
+            f"{spell(best['extrapolation'])} times beyond the largest run",
             highlight=False,
             soft_wrap=True,
         )
@@ -258,7 +261,9 @@ def print_family_fit(console: Console, fit: Mapping[str, Any], law: str) -> None
 def prediction_lines(record: Mapping[str, Any]) -> list[str]:
     """A prediction in words, with its intervals and how far it reaches beyond the runs."""
     reach = record["extrapolation"]
-    beyond = f"{reach:.3g} times beyond the runs" if reach > 1 else "inside the range of the runs"
+    beyond = (
+        f"{spell(reach)} times beyond the runs" if reach > 1 else "inside the range of the runs"
+    )
     unit = f" {record['loss_unit']}" if record["loss_unit"] else ""
     loss = (
         f"loss {record['loss']:.4f} {_ends(record['prediction_interval'], '.4f')}{unit} "
@@ -277,7 +282,7 @@ def prediction_lines(record: Mapping[str, Any]) -> list[str]:
         f"{format_flops(record['flops'])} FLOPs{span}: "
         f"{_counted('N', record['params'], record['params_interval'])} parameters on "
         f"{_counted('D', record['tokens'], record['tokens_interval'])} tokens, "
-        f"{record['tokens_per_parameter']:.3g} tokens per parameter "
+        f"{spell(record['tokens_per_parameter'])} tokens per parameter "
         f"{_ends(record['interval'], '.3g')}",
         f"  {loss}",
     ]
@@ -329,7 +334,7 @@ def comparison_lines(record: Mapping[str, Any], first: str, second: str) -> list
         outside = ", beyond the runs of one" if level["extrapolated"] else ""
         lines.append(
             f"  {format_flops(level['flops'])} FLOPs: {level['difference']:+.4f}{unit} "
-            f"[{low:+.4f}, {high:+.4f}], {level['compute_multiplier']:.3g} times the compute: "
+            f"[{low:+.4f}, {high:+.4f}], {spell(level['compute_multiplier'])} times the compute: "
             f"{verdict}{outside}"
         )
     return lines

@@ -179,6 +179,11 @@ class Evidence:
         return max((r.flops for r in self.used), default=math.nan)
 
     @property
+    def loss_unit(self) -> str | None:
+        """Unit of L: the table's own, or that of a sweep's losses; None where neither is told."""
+        return self.table.loss_unit or ("nats per token" if self.sweep is not None else None)
+
+    @property
     def bytes_per_token(self) -> float | None:
         """Bytes per token, when known."""
         value = self.sweep.bytes_per_token if self.sweep else None

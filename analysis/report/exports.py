@@ -121,7 +121,7 @@ for level, runs in frame.groupby(frame["level"].astype(str) if "level" in frame 
     ax.plot(runs[name][~used], runs["loss"][~used], "o", color=line.get_color(), mfc="none")
 ax.set_xscale("log")
 ax.set_xlabel("parameters N")
-ax.set_ylabel("held-out loss (nats/token)")
+ax.set_ylabel("held-out loss")
 ax.legend()
 plt.show()\
 """,

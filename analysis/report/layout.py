@@ -47,7 +47,7 @@ GLOSSARY = (
     ("C", "Training compute in FLOPs, the number of arithmetic operations; about 6·N·D."),
     ("D/N", "Tokens per parameter, the ratio that this report is about."),
     ("Compute-optimal", "Of all N and D that cost the same C, the pair with the least loss."),
-    ("Loss", "Mean of −ln(probability) of the next token on text held out of training, in nats."),
+    ("Loss", "Mean of −log(probability) of the next token on text held out of training."),
     ("Level (isoFLOP)", "Runs of different sizes that all cost the same compute."),
     ("Interval", "Range that holds the true ratio with the stated confidence, if the law holds."),
     ("Frontier", "The compute-optimal N and D as compute grows."),

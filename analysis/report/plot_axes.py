@@ -21,7 +21,6 @@ PARAMETER_LABELS = {
 }
 TOKEN_LABEL = "Training tokens D"
 COMPUTE_LABEL = "Training compute C (FLOPs)"
-LOSS_LABEL = "Held-out loss (nats/token)"
 
 
 def parameter_label(evidence: Evidence) -> str:
@@ -29,8 +28,16 @@ def parameter_label(evidence: Evidence) -> str:
     return PARAMETER_LABELS.get(evidence.table.convention, "Parameters N")
 
 
-def loss_axis(ax: Axes, values: Sequence[float], *, top: float | None = None) -> float:
-    """Scale and limit the ordinate for losses; logarithmic beyond a factor of two.
+def loss_label(evidence: Evidence) -> str:
+    """Axis label of L, with its unit where the table names one."""
+    unit = evidence.loss_unit
+    return f"Held-out loss ({unit})" if unit else "Held-out loss"
+
+
+def loss_axis(
+    ax: Axes, evidence: Evidence, values: Sequence[float], *, top: float | None = None
+) -> float:
+    """Scale, limit and name the ordinate for losses; logarithmic beyond a factor of two.
 
     Returns:
         The upper limit, at which losses above it are drawn.
@@ -38,11 +45,11 @@ def loss_axis(ax: Axes, values: Sequence[float], *, top: float | None = None) ->
     low, high = min(values), max([*values, top or 0.0])
     if high / low > 2:
         low, high = padded([low, high], 1.03)
-        log_axis(ax, "y", LOSS_LABEL, (low, high), "plain")
+        log_axis(ax, "y", loss_label(evidence), (low, high), "plain")
         return high
     margin = max(0.07 * (high - low), 0.005 * low)
     ax.set_ylim(low - margin, high + margin)
-    ax.set_ylabel(LOSS_LABEL)
+    ax.set_ylabel(loss_label(evidence))
     return high + margin
 
 

@@ -168,7 +168,7 @@ def training_picture(
         padded([q.flops for _, p in found for q in (p[1], p[-1])]),
         "power",
     )
-    log_axis(ax, "y", "Training loss (nats/token)", padded([min(ends), high], 1.04), "plain")
+    log_axis(ax, "y", "Training loss (nats per token)", padded([min(ends), high], 1.04), "plain")
     for number, (run, points) in enumerate(found):
         style = styles.get(run.group, styles[""])
         gid = f"curve-{number}"

@@ -28,7 +28,7 @@ from analysis.report.picture import (
     mark_runs,
     star,
 )
-from analysis.report.plot_axes import LOSS_LABEL, TOKEN_LABEL, parameter_label
+from analysis.report.plot_axes import TOKEN_LABEL, loss_label, parameter_label
 from analysis.report.plot_style import (
     BLUE,
     DASHES,
@@ -81,7 +81,7 @@ def holdout_picture(evidence: Evidence) -> Picture | None:
     names: PointNames = {}
     N = [item["params"] for _, item in pairs]
     log_axis(ax, "x", parameter_label(evidence), padded(N), "si")
-    ax.set_ylabel(LOSS_LABEL)
+    ax.set_ylabel(loss_label(evidence))
     for (_, item), x in zip(pairs, N, strict=True):
         low, high = item["prediction_interval"]
         ax.plot([x] * 2, [low, high], color=BLUE, linewidth=4.5, alpha=0.35, zorder=2)

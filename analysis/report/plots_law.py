@@ -216,7 +216,7 @@ def scaling_picture(evidence: Evidence) -> Picture | None:
     frontier = [r for r in evidence.path if known(r.loss) and r.flops <= _far(evidence)]
     limits = padded([r.flops for r in runs] + [r.flops for r in frontier])
     log_axis(ax, "x", COMPUTE_LABEL, limits, "power")
-    ceiling = loss_axis(ax, [r.loss for r in fitted] + [r.loss for r in frontier])
+    ceiling = loss_axis(ax, evidence, [r.loss for r in fitted] + [r.loss for r in frontier])
     if len(frontier) > 1:
         C = _between(frontier)
         frontier_line(ax, evidence, C, evidence.along_frontier("loss", C), C)

@@ -55,7 +55,7 @@ def isoflop_picture(evidence: Evidence) -> Picture | None:
     names: PointNames = {}
     limits = padded([r.params for r in runs])
     log_axis(ax, "x", parameter_label(evidence), limits, "si")
-    ceiling = loss_axis(ax, [r.loss for r in fitted])
+    ceiling = loss_axis(ax, evidence, [r.loss for r in fitted])
     labels = []
     for level in evidence.levels:
         style = styles.get(level.name, styles[""])

@@ -178,7 +178,7 @@ def _figures(evidence: Evidence) -> tuple[tuple[str, str, str], ...]:
             ("Tokens to train on D", si(best.tokens), "tokens"),
         ]
         if known(best.loss):
-            found.append(("Loss expected", significant(best.loss, 3), "nats per token"))
+            found.append(("Loss expected", significant(best.loss, 3), evidence.loss_unit or ""))
     elif evidence.target:
         found.append(("Target compute C", power(evidence.target), "FLOPs"))
     used, out = len(evidence.used), len(evidence.excluded)

@@ -241,13 +241,13 @@ def test_levels_and_lines_are_told_apart_without_colour():
 @pytest.mark.parametrize(
     ("slug", "labels"),
     [
-        ("isoflop", ["Parameters N (total)", "Held-out loss (nats/token)"]),
+        ("isoflop", ["Parameters N (total)", "Held-out loss"]),
         ("surface", ["Parameters N (total)", "Training tokens D"]),
-        ("scaling", ["Training compute C (FLOPs)", "Held-out loss (nats/token)"]),
+        ("scaling", ["Training compute C (FLOPs)", "Held-out loss"]),
         ("ratio", ["Training compute C (FLOPs)", "Tokens per parameter D/N"]),
         ("waste", ["Compute wasted (%)"]),
         ("residuals", ["Parameters N", "Measured over fitted loss (%)"]),
-        ("training", ["Training loss (nats/token)"]),
+        ("training", ["Training loss (nats per token)"]),
     ],
 )
 def test_axes_name_their_quantity_and_unit(pictures, slug, labels):

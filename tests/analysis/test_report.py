@@ -30,6 +30,9 @@ from analysis.report import (
     SweepFacts,
     write_report,
 )
+from analysis.report.gather import gather
+from analysis.report.plot_axes import loss_label
+from analysis.report.story import tell
 from analysis.table import read_rows
 
 HOSTILE = (
@@ -143,7 +146,7 @@ def refused():
 @pytest.fixture(scope="session")
 def hostile():
     """Names that would act in HTML, templates, spreadsheets, Markdown or LaTeX; two runs out."""
-    frame = quickstart_frame(HOSTILE)
+    frame = quickstart_frame(HOSTILE).assign(loss_unit=HOSTILE[0])
     frame["excluded"] = ""
     frame.loc[2, ["excluded", "loss"]] = ["diverged <b>badly</b>", math.nan]
     frame.loc[9, ["excluded", "loss"]] = ["=loss|spiked", 9.5]
@@ -235,6 +238,25 @@ def test_the_page_answers_ratio_certainty_runs_and_cost(answered, folder):
     assert "91.4 % of its budget" in text
     assert "0.42 USD at 2.50 per hour" in text
     assert "about a quarter of a BPE token" in text
+
+
+@pytest.mark.parametrize(
+    ("unit", "sweep", "said"),
+    [
+        ("bits per byte", None, "bits per byte"),
+        (None, None, ""),
+        (None, sweep_facts(), "nats per token"),
+    ],
+    ids=["the table's", "none", "a sweep's"],
+)
+def test_an_expected_loss_is_in_the_unit_that_is_known_and_in_no_other(answered, unit, sweep, said):
+    fit, table = answered
+    if unit:
+        table = read_rows(table.frame.assign(loss_unit=unit))
+    evidence = gather(fit, table, sweep)
+    remarks = {what: remark for what, _, remark in tell(evidence).figures}
+    assert remarks["Loss expected"] == said
+    assert loss_label(evidence) == ("Held-out loss" + (f" ({said})" if said else ""))
 
 
 def test_markdown_gives_the_same_answer_as_the_page(folder):

@@ -16,6 +16,7 @@ from analysis.families import FAMILIES
 from analysis.family_report import fit_law_to_inputs
 from analysis.files import read_frame
 from analysis.law_inputs import read_law_inputs
+from analysis.numerals import spell
 from analysis.table import TableError, read_rows
 
 
@@ -278,7 +279,7 @@ def words(report: FitReport) -> str:
     if law is not None:
         numbers = (
             f"; 5 parameters: alpha {law['alpha']:.3f}, beta {law['beta']:.3f}, E {law['E']:.4f}, "
-            f"D/N {law['tokens_per_parameter']:.3g}, residuals {law['noise_sd']:.2%}"
+            f"D/N {spell(law['tokens_per_parameter'])}, residuals {law['noise_sd']:.2%}"
         )
     if not report.optimum:
         rules = "; ".join(
@@ -289,8 +290,9 @@ def words(report: FitReport) -> str:
         return rules + numbers
     row = report.optimum[0]
     return (
-        f"D/N {row.tokens / row.params:.3g} [{row.interval.low:.3g}, {row.interval.high:.3g}] at "
-        f"{row.flops:.3g} FLOPs by {report.headline_law}, {report.n_points} runs" + numbers
+        f"D/N {spell(row.tokens / row.params)} [{spell(row.interval.low)}, "
+        f"{spell(row.interval.high)}] at {row.flops:.3g} FLOPs by "
+        f"{report.headline_law}, {report.n_points} runs" + numbers
     )
 
 
