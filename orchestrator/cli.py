@@ -326,6 +326,8 @@ def ui(
 
     folder = find_sweep(sweep, outputs) if sweep else None
     serve(outputs.resolve(), folder, port=port, announce=_announce(as_json))
+    if out.is_terminal:
+        out.print()  # the prompt goes below the terminal's ^C
 
 
 @app.command()

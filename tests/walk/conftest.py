@@ -7,6 +7,7 @@ come from the system. Without one of them the tests skip and say which.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -93,10 +94,13 @@ class Terminal:
 
     def end(self, *, timeout_s: float = LONG_S) -> tuple[str, int]:
         """Wait for the command started last."""
-        mark = f"\nended-{self._ends}="
-        screen = self.wait_for(mark, timeout_s=timeout_s)
-        printed, code = screen.rsplit(mark, 1)
-        return printed, int(code.split()[0])
+        mark = re.compile(rf"ended-{self._ends}=(\d+)")  # what was typed has no digits there
+        deadline = time.monotonic() + timeout_s
+        while (found := mark.search(screen := self.screen())) is None:
+            if time.monotonic() > deadline:
+                pytest.fail(f"the command did not end; the screen says\n{screen}")
+            time.sleep(0.2)
+        return screen[: found.start()], int(found[1])
 
     def shoot(self, name: str) -> None:
         """Keep what is on the screen."""

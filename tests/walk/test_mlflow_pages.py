@@ -48,7 +48,7 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     assert {"loss curves", "table of runs", "report"} <= set(found), printed
     yield found
     process.send_signal(signal.SIGINT)
-    process.wait(60)
+    process.communicate(timeout=60)
 
 
 def test_the_table_names_runs_for_people_and_sorts_them_by_loss(

@@ -137,7 +137,7 @@ def test_the_report_fits_the_screen_and_says_the_verdict_first(
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= WIDTHS[width]
     verdict = json.loads((swept / "fit.json").read_text())["status"]
-    words = {"identified": "identified", "weak": "weakly", "not_identified": "not identified"}
+    words = {"identified": "identified", "weak": "weak", "not_identified": "not identified"}
     first = page.evaluate("document.body.innerText.slice(0, 1500)").lower()
     assert words[verdict] in first
 
