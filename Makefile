@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check audit audit-if-installed format layers faults faults-mutants service-test bench-orchestrator bench-trainer bench-analysis validation docs walk clean
+.PHONY: help setup quickstart test check audit audit-if-installed format layers faults faults-mutants service-test bench-orchestrator bench-trainer bench-analysis bench-coverage validation docs walk clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -71,6 +71,10 @@ bench-analysis: setup build/peers/.installed  ## CPU time of the fits beside pee
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python \
 	  tests/bench/bench_analysis.py --table $(TABLES)/epoch_chinchilla.csv \
 	  --peer build/peers $(BENCH)
+
+bench-coverage: setup  ## whether intervals hold the truth and wrong designs are refused: 200 random laws each (10 minutes)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python \
+	  tests/bench/bench_coverage.py $(BENCH)
 
 validation: setup  ## write docs/validation.md: the fit of every published table
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python \

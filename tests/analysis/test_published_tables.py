@@ -164,3 +164,20 @@ def test_the_fit_has_the_published_optimum_or_refuses_with_a_rule(laws_dir, case
 def test_every_published_table_is_validated(laws_dir):
     named = {case.name for case in validate.CASES} | set(validate.NOT_FITTED)
     assert {path.name for path in laws_dir.glob("*.csv")} == named
+
+
+def refusal(why, *, verdict="refused", ratio=20.0):
+    case = validate.Case(name="t.csv", ratio=ratio, why_refused=why)
+    words = "R2: D/N outside; R4: the interval spans 69x"
+    return case, validate.Outcome(status="not_identified", verdict=verdict, words=words)
+
+
+def test_a_published_optimum_that_is_refused_is_listed_with_its_rules_and_its_reason():
+    lines = validate.refusals([refusal("too far"), refusal("", ratio=None)])
+    assert lines[-1] == "- t.csv (R2, R4): too far."
+
+
+@pytest.mark.parametrize("found", [refusal(""), refusal("too far", verdict="inside")])
+def test_a_refusal_without_a_reason_or_a_reason_without_a_refusal_is_a_fault(found):
+    with pytest.raises(ValueError, match=r"t\.csv: verdict"):
+        validate.refusals([found])
