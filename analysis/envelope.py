@@ -106,22 +106,22 @@ def fit_envelope(
     Returns:
         The line; None when fewer than three runs are ever the best.
     """
-    labels = np.unique(run)
+    labels, code = np.unique(run, return_inverse=True)
     grid = np.linspace(np.log(C.min()), np.log(C.max()), _GRID)
     loss = np.full((len(labels), _GRID), np.inf)
-    size = np.empty(len(labels))
-    for i, label in enumerate(labels):
-        member = run == label
-        order = np.argsort(C[member], kind="stable")
-        x, y = np.log(C[member][order]), np.log(L[member][order])
-        size[i] = np.log(N[member][0])
+    size, per_token = np.empty(len(labels)), np.empty(len(labels))
+    in_order = np.lexsort((C, code))
+    of_runs = np.split(in_order, np.flatnonzero(np.diff(code[in_order])) + 1)
+    for i, points in enumerate(of_runs):
+        x, y = np.log(C[points]), np.log(L[points])
+        size[i] = np.log(N[points[0]])
+        per_token[i] = np.median(C[points] / D[points])
         if len(x) < 2:
             continue
         inside = (grid >= x[0]) & (grid <= x[-1])
         width = min(smoothing, len(x) / 6)
         smooth = gaussian_filter1d(y, width, mode="nearest") if width > 0 else y
         loss[i, inside] = np.interp(grid[inside], x, smooth)
-    per_token = np.array([np.median(C[run == label] / D[run == label]) for label in labels])
     found = _line(loss, size, per_token, grid, drop_edges)
     if found is None:
         return None

@@ -35,7 +35,9 @@ TELL_APART = 0.1
 HEADLINES = ("chinchilla", "skaling", "tied", "pinned", "isoflop")
 """What may answer: the laws of `analysis.selection`, and the line through the isoFLOP minima."""
 _MANY_POINTS = 20_000
-"""Above this many runs laws are not compared by hold-out and resamples are few."""
+"""Above this many runs laws are not compared by hold-out."""
+_RESAMPLED_CELLS = 2_000_000
+_FEWEST_RESAMPLES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ def make_study(
         table: the runs.
         target_flops: compute at which the ratio is wanted; None = the largest run's.
         seed: of the resampling.
-        resamples: bootstrap refits of the headline law.
+        resamples: bootstrap refits of the headline law, fewer above `most_resamples` of its runs.
         huber_delta: width of the objective; None chooses it per law.
         law: one of `HEADLINES` that must answer, where it could be fitted; None = the data choose.
         priors: as for `fit_surface`.
@@ -127,7 +129,7 @@ def make_study(
     if fits and few:
         selection = compare_laws(fits, C, L, target_flops=target, cost=cost)
     groups = clusters(N, _trajectories(table))
-    count = resamples if len(N) <= _MANY_POINTS else min(resamples, 50)
+    count = min(resamples, most_resamples(len(N)))
     draws: dict[str, Draws] = {}
 
     def resample(name: str) -> Draws | None:
@@ -174,6 +176,15 @@ def make_study(
         seed=seed,
         priors=tuple(priors),
     )
+
+
+def most_resamples(runs: int) -> int:
+    """Bootstrap refits that a table of so many runs is given at most: 2,000 up to 1,000 runs.
+
+    Refits cost in proportion to their number times the runs, and of an interval as narrow as that
+    of thousands of runs the one digit that 50 refits give of its width is plenty.
+    """
+    return max(_FEWEST_RESAMPLES, _RESAMPLED_CELLS // runs)
 
 
 def _preference(fits: dict[str, SurfaceFit], selection: Selection | None) -> list[str]:

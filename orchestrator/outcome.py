@@ -13,20 +13,27 @@ from typing import Any
 import pandas as pd
 
 from analysis.answer import fit_table
+from analysis.curves import NEVER_DECAYED
 from analysis.files import write_fit, write_table
 from analysis.holdout import holdout_section
 from analysis.report import CurvePoint, NextRun, RecipeCheck, SweepFacts, write_report
 from analysis.table import COLUMNS, read_rows
 from orchestrator.budget import Budget
 from orchestrator.collect import rows, versions
-from orchestrator.state import FINAL, Purpose, SweepState
-from orchestrator.sweep_files import metric_lines
+from orchestrator.state import FINAL, Purpose, SweepState, TrialState
+from orchestrator.sweep_files import last_metrics, metric_lines
 from orchestrator.training_section import Recipe
 from orchestrator.verifying import FACTORS
 from orchestrator.verifying import checks as recipe_checks
+from trainer.schedule import multiplier
 
 RESAMPLES = 2000
 """Bootstrap refits behind every interval."""
+MOST_POINTS = 400
+"""Points that are read of a training curve, twice what a trial logs by itself."""
+MOST_POINTS_IN_ALL = 200_000
+"""Points that are read of all of a sweep's training curves."""
+_CURVE = ("tokens", "flops", "loss", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,19 +96,43 @@ def training_curves(state: SweepState, sweep_dir: Path) -> dict[str, dict[str, l
     Returns:
         By trial_id: `tokens`, `flops`, `loss`, `learning_rate`; None when nothing was logged.
     """
-    names = ("tokens", "flops", "loss", "learning_rate")
+    runs = [trial for trial in state.trials.values() if trial.result and trial.result.is_datum]
+    most = _points_a_curve(len(runs))
     curves = {}
-    for trial_id, trial in state.trials.items():
-        if trial.result is None or not trial.result.is_datum:
-            continue
+    for trial in runs:
+        lines = _end_of(sweep_dir, trial) or metric_lines(sweep_dir, trial.trial_id, most=most)
         points = [
-            [line[name] for name in names]
-            for line in metric_lines(sweep_dir, trial_id)
-            if all(line.get(name) is not None for name in names) and line["flops"] > 0
+            [line[name] for name in _CURVE]
+            for line in lines
+            if all(line.get(name) is not None for name in _CURVE) and line["flops"] > 0
         ]
         if points:
-            curves[trial_id] = dict(zip(names, map(list, zip(*points, strict=True)), strict=True))
+            columns = map(list, zip(*points, strict=True))
+            curves[trial.trial_id] = dict(zip(_CURVE, columns, strict=True))
     return curves or None
+
+
+def _end_of(sweep_dir: Path, trial: TrialState) -> list[dict[str, Any]]:
+    """The end of a run whose rate decayed, at its peak rate and at its last; empty for others.
+
+    No other point of it is data, and of 1,000 logged ones nothing else is read: the envelope takes
+    the end itself from the table, and of the curve asks how far the rate fell.
+    """
+    config, result = trial.config, trial.result
+    if result is None or config.schedule.name == "points":
+        return []
+    share = multiplier(config.steps - 1, config.steps, config.schedule)
+    if share >= NEVER_DECAYED or last_metrics(sweep_dir, trial.trial_id) is None:
+        return []
+    peak = config.optimizer.learning_rate
+    flops = trial.flops_per_step * config.steps
+    end = {"tokens": config.tokens, "flops": flops, "loss": result.loss}
+    return [{**end, "learning_rate": rate} for rate in (peak, share * peak)]
+
+
+def _points_a_curve(curves: int) -> int:
+    """Points that are read of each curve, so that a sweep of thousands of runs is soon read."""
+    return max(20, min(MOST_POINTS, MOST_POINTS_IN_ALL // max(curves, 1)))
 
 
 def write_losses(state: SweepState, sweep_dir: Path) -> Path:
@@ -185,7 +216,7 @@ def _curves(state: SweepState, sweep_dir: Path) -> dict[str, list[CurvePoint]]:
             CurvePoint(
                 step=line["step"], tokens=line["tokens"], flops=line["flops"], loss=line["loss"]
             )
-            for line in metric_lines(sweep_dir, trial_id)
+            for line in metric_lines(sweep_dir, trial_id, most=_points_a_curve(len(state.trials)))
             if line.get("loss") is not None
         ]
         for trial_id in state.trials

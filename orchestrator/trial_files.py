@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from orchestrator.board import Running
-from orchestrator.sweep_files import metric_lines
+from orchestrator.sweep_files import last_metrics
 from trainer.result import RunResult, RunStatus
 
 
 def progress_of(sweep_dir: Path, trial_id: str) -> Running:
     """Latest measurements of a running trial."""
-    last: dict[str, Any] = {}
-    for line in metric_lines(sweep_dir, trial_id):
-        last = line
+    last = last_metrics(sweep_dir, trial_id) or {}
     return Running(
         step=last.get("step", 0),
         loss=last.get("loss"),

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 WIDE = 110
 """Columns of a terminal from which each trial's notes have room."""
 
+MOST_ROWS = 1000
+"""Trials up to which a status shows every one."""
+
 _VERDICTS = {
     "identified": "identified",
     "weak": "weakly identified",
@@ -367,12 +370,15 @@ def print_commands(console: Console, commands: Sequence[tuple[str, str]]) -> Non
 
 
 def print_status(console: Console, state: SweepState) -> None:
-    """Print every trial and the sweep's account."""
+    """Print every trial and the sweep's account; of very many, those that have not completed."""
     assert state.opened is not None
+    shown = list(state.trials.values())
+    if len(shown) > MOST_ROWS:
+        shown = [t for t in shown if t.status is not TrialStatus.COMPLETED][:MOST_ROWS]
     table = Table(box=None, pad_edge=False)
     for name in ("trial", "state", "loss", "D/N", "FLOPs", "time", "attempts"):
         table.add_column(name, justify="left" if name in ("trial", "state") else "right")
-    for trial in state.trials.values():
+    for trial in shown:
         result = trial.result
         state_text = trial.status.value + (" (cached)" if trial.cached_from else "")
         table.add_row(
@@ -387,6 +393,8 @@ def print_status(console: Console, state: SweepState) -> None:
         if trial.reason and trial.status is not TrialStatus.PLANNED:
             table.add_row(f"  [dim]{escape(trial.reason)}[/]")
     console.print(table)
+    if left_out := len(state.trials) - len(shown):
+        console.print(f"[dim]and {left_out:,} more trials; all of them: `sweep status --json`[/]")
     budget = state.opened["budget_flops"]
     console.print(
         f"charged {format_flops(state.charged_flops)} of {format_flops(budget)} FLOPs "

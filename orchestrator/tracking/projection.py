@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.collect import row
 from orchestrator.state import SweepState, TrialState, TrialStatus
-from orchestrator.sweep_files import FIRST_BATCH, metric_lines
+from orchestrator.sweep_files import FIRST_BATCH, last_metrics, metric_lines
 from orchestrator.tracking.note import run_note
 from orchestrator.tracking.store import ROW_TAG, Store, quiet
 from trainer.flops import training_flops_per_token
@@ -258,8 +258,8 @@ class Projection:
         return int((first["time"] if first else state.opened_at) * 1000)
 
     def _last_ms(self, state: SweepState, trial: TrialState) -> int:
-        times = [line["time"] for line in metric_lines(self._sweep_dir, trial.trial_id)]
-        return int((times[-1] if times else state.opened_at) * 1000)
+        last = last_metrics(self._sweep_dir, trial.trial_id)
+        return int((last["time"] if last else state.opened_at) * 1000)
 
 
 class _Child:

@@ -235,6 +235,21 @@ def test_envelope_of_decayed_curves_recovers_the_exponent(besiroglu):
     assert fit.tokens_per_parameter(1e19) == pytest.approx(ratio, rel=0.15)
 
 
+def test_an_envelope_does_not_depend_on_the_order_of_its_points(besiroglu):
+    D = np.tile(np.geomspace(1e8, 1e11, 60), 9)
+    N = np.repeat(np.geomspace(1e7, 1e9, 9), 60)
+    L = np.asarray(besiroglu.loss(N, D))
+    run = np.array([f"run {n:.3g}" for n in N])
+    mixed = np.random.default_rng(0).permutation(len(N))
+    first, again = (
+        fit_envelope(run[i], N[i], D[i], 6 * N[i] * D[i], L[i], resamples=0)
+        for i in (np.arange(len(N)), mixed)
+    )
+    assert first.n_runs > 3
+    assert again.points == pytest.approx(first.points, rel=1e-12)
+    assert again.exponent_N == pytest.approx(first.exponent_N, rel=1e-12)
+
+
 def test_two_curves_make_no_envelope(besiroglu):
     D = np.geomspace(1e8, 1e10, 20)
     N = np.repeat([1e7, 1e8], 20)
