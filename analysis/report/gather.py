@@ -20,6 +20,8 @@ from analysis.report.sweep_facts import SweepFacts
 from analysis.report.words import known, power
 from analysis.table import CONVENTIONS, LossTable, parameter_column
 
+ALIKE = 0.02
+"""Computes nearer than this, in ln C, are one row: they print with the same two digits."""
 _PATH_POINTS = 7
 
 
@@ -43,7 +45,7 @@ def gather(fit: Mapping[str, Any], table: LossTable, sweep: SweepFacts | None = 
     if answer is not None and headline != "isoflop":
         surface = read_surface(fit, str(headline or "chinchilla"))
     cost = read_cost(table.params, table.tokens, table.flops) if table.n_points else None
-    frontier = tuple(sorted({r.flops: r for r in rows}.values(), key=lambda r: r.flops))
+    frontier = _distinct(rows)
     return Evidence(
         fit=fit,
         table=table,
@@ -105,6 +107,15 @@ def _decade(flops: float) -> str:
         return ""
     low = math.floor(math.log10(flops) + 1e-9)
     return f"{power(10.0**low)} to {power(10.0 ** (low + 1))}"
+
+
+def _distinct(rows: tuple[Optimum, ...]) -> tuple[Optimum, ...]:
+    """Optima by compute, each compute once: of those that print alike the first, the answer's."""
+    kept: list[Optimum] = []
+    for row in rows:
+        if all(abs(math.log(row.flops / other.flops)) > ALIKE for other in kept):
+            kept.append(row)
+    return tuple(sorted(kept, key=lambda row: row.flops))
 
 
 def _path(

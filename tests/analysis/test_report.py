@@ -272,6 +272,22 @@ def test_every_rule_is_shown_with_its_id_and_outcome(answered, folder):
         assert re.sub(r"\s+", " ", check["message"]) in text
 
 
+def test_a_compute_that_prints_like_the_target_has_no_row_of_its_own(answered):
+    fit, table = answered
+    first, *others = fit["optimum"]
+    near = {**first, "flops": first["flops"] * 1.001}
+    evidence = gather({**fit, "optimum": [first, near, *others]}, table)
+    alone = gather(fit, table)
+    assert [row.flops for row in evidence.frontier] == [row.flops for row in alone.frontier]
+    assert evidence.answer == alone.answer
+    assert first["flops"] in [row.flops for row in evidence.frontier]
+
+
+def test_a_test_that_was_not_made_is_no_rule_passed(answered):
+    fit, _ = answered
+    assert "lack-of-fit" not in " ".join(check["message"] for check in fit["checks"])
+
+
 def test_a_weak_answer_says_so_beside_the_number(answered, tmp_path):
     fit, table = answered
     weak = {**fit, "status": "weak"}
