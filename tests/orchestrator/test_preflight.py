@@ -20,7 +20,14 @@ from orchestrator.journal import read_events, read_state
 from orchestrator.operations import log_lines, stop
 from orchestrator.outcome import Answer, _facts
 from orchestrator.plan import make_plan
-from orchestrator.preflight import WORTH_S, ask, kernels_for, settle_kernels, settle_precision
+from orchestrator.preflight import (
+    WORTH_S,
+    _summary,
+    ask,
+    kernels_for,
+    settle_kernels,
+    settle_precision,
+)
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind
@@ -83,6 +90,17 @@ def test_the_checks_run_once_and_stand_in_the_journal_with_their_cost(
     assert said.endswith("2 checks of the architecture in 2.5 s: passed")
     facts = _facts_of(setting)
     assert facts.examination[0] == "first loss: passed; 5.5 is ln V"
+
+
+def test_a_check_that_the_budget_is_too_small_for_is_said_to_be_left_out() -> None:
+    def said(*names: str) -> str:
+        return _summary({"checks": [{"name": n, "passed": True} for n in names], "seconds": 0.2})
+
+    left_out = said("first loss", "targets", "causality", "gradient")
+    assert left_out.startswith("Checks of the architecture: 4 of 4 passed in 0.2 s; learning a ")
+    assert left_out.endswith("left out (over 5% of the budget)")
+    assert said("gradient", "overfitting").endswith("2 of 2 passed in 0.2 s")
+    assert said("first loss", "targets", "causality").endswith("3 of 3 passed in 0.2 s")
 
 
 def _facts_of(setting: Setting) -> Any:
