@@ -11,6 +11,9 @@ from pathlib import Path
 def main() -> int:
     """Start the nodes, say where; kill the second and add a third once the file `lose` is there."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
+    # Where Ray notes the address of the newest cluster: a neighbour's note stays as it is.
+    os.environ["TMPDIR"] = str(Path.cwd())
+    Path("ray").mkdir()
     from ray.cluster_utils import Cluster
 
     size = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20}
