@@ -91,8 +91,14 @@ def test_a_model_that_ignores_its_last_token_is_noticed(
     model: Transformer, ids: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     see = Transformer.hidden
-    monkeypatch.setattr(Transformer, "hidden", lambda m, tokens: see(m, tokens.roll(1, 1)))
-    assert not diagnose.check_causality(model, ids).passed
+
+    def late(model: Transformer, tokens: Tensor) -> Tensor:
+        return see(model, torch.cat((tokens[:, :1], tokens[:, :-1]), dim=1))
+
+    monkeypatch.setattr(Transformer, "hidden", late)
+    check = diagnose.check_causality(model, ids)
+    assert not check.passed
+    assert check.message == "changing token 1 did not move its own logits"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,7 @@ def test_a_model_that_ignores_its_last_token_is_noticed(
         lambda ids: (ids[:, :-1], ids[:, :-1]),
         lambda ids: (ids[:, :-2], ids[:, 2:]),
         lambda ids: (ids[:, 1:], ids[:, :-1]),
+        lambda ids: (ids[:, 1:-1], ids[:, 2:]),
     ],
 )
 def test_wrongly_shifted_targets_are_noticed(
