@@ -14,10 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.optimize import linprog
 
 from analysis.cost import SIX_N, CostCurve
 from analysis.laws import CHINCHILLA, FloatArray, LawForm, Surface
@@ -25,11 +23,6 @@ from analysis.uncertainty import log_ratios_at
 
 DEFAULT_NOISE_SD = 0.005
 """sd of ln L of one run until it is measured."""
-MIN_SHARE = 1.0 / 30.0
-"""Cheapest admissible run, as a share of the dearest."""
-RATIO_WINDOW = 10.0
-"""Admissible D/N: within this factor of the estimate, and in `RATIO_LIMITS`."""
-RATIO_LIMITS = (2.0, 300.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,82 +216,3 @@ class _Linearised:
         """Variance of each candidate's loss, noise included."""
         j = self._jacobian
         return np.einsum("mi,ij,mj->m", j, self._covariance, j) + self._noise
-
-
-def candidate_window(
-    N: FloatArray, D: FloatArray, C: FloatArray, *, max_flops: float, ratio: float
-) -> np.ndarray:
-    """Which candidates are inside the window where a law can be trusted, shape (m,), bool.
-
-    Args:
-        N: sizes, shape (m,).
-        D: tokens, shape (m,).
-        C: FLOPs, shape (m,).
-        max_flops: dearest admissible run.
-        ratio: current estimate of the optimal D/N.
-    """
-    r = np.asarray(D) / np.asarray(N)
-    low = max(RATIO_LIMITS[0], ratio / RATIO_WINDOW)
-    high = min(max(RATIO_LIMITS[1], 3 * ratio), ratio * RATIO_WINDOW)
-    return (max_flops * MIN_SHARE <= C) & (max_flops >= C) & (r >= low) & (r <= high)
-
-
-def preview(
-    design: Design, N: FloatArray, D: FloatArray, C: FloatArray, surface: Surface
-) -> dict[str, Any]:
-    """What a plan will know before any of it is run.
-
-    Args:
-        design: the problem, centred on the plan.
-        N: sizes of the planned runs, shape (m,).
-        D: tokens, shape (m,).
-        C: FLOPs, shape (m,).
-        surface: the law it is linearised at.
-
-    Returns:
-        `runs`, `flops`, `sd_ln_ratio`, `fold_range_95`, `expected_waste` (share of the target's
-        compute), `extrapolation`, `ratio_diversity`, `condition`, `efficiency` (least possible
-        variance at this spend over the plan's, candidates limited to the plan's own range).
-    """
-    N, D, C = (np.asarray(v, dtype=np.float64) for v in (N, D, C))
-    sd = design.sd_ln_ratio(N, D)
-    j = design.jacobian(N, D)
-    size = np.maximum(np.sqrt((j**2).sum(axis=0)), 1e-300)
-    singular = np.linalg.svd(j / size, compute_uv=False)
-    power = (D / N) ** -surface.beta
-    bound = elfving_sd(design, N, D, C, budget=float(C.sum()))
-    return {
-        "runs": len(N),
-        "flops": float(C.sum()),
-        "sd_ln_ratio": sd,
-        "fold_range_95": float(np.exp(2 * 1.96 * min(sd, 100.0))),
-        "expected_waste": (surface.alpha + surface.beta) * sd**2 / 8.0,
-        "extrapolation": design.target_flops / float(C.max()),
-        "ratio_diversity": float(np.mean(power**2) - np.mean(power) ** 2),
-        "condition": float((singular[0] / max(singular[-1], 1e-300)) ** 2),
-        "efficiency": float((bound / sd) ** 2) if np.isfinite(bound) else None,
-    }
-
-
-def elfving_sd(
-    design: Design, N: FloatArray, D: FloatArray, C: FloatArray, *, budget: float
-) -> float:
-    """Least sd of ln(D/N) that a budget can buy from these run types, in any repetition.
-
-    Minimises sum |z_i| subject to sum z_i j_i/sqrt(c_i) = g (a linear programme); the least
-    variance is sigma^2 (sum |z_i|)^2/budget. The prior is not used. NaN when g is out of reach.
-    """
-    points, first = np.unique(np.column_stack([N, D]), axis=0, return_index=True)
-    if len(points) < design.form.n_params:
-        return float("nan")
-    j = design.jacobian(points[:, 0], points[:, 1]) / np.sqrt(np.asarray(C)[first])[:, None]
-    scale = np.maximum(np.abs(j).max(axis=0), 1e-300)
-    g = design.gradient / scale
-    rows = (j / scale).T
-    unit = np.abs(rows).max()
-    solved = linprog(
-        np.ones(2 * len(points)), A_eq=np.hstack([rows, -rows]) / unit, b_eq=g, method="highs"
-    )
-    if not solved.success or solved.fun is None:
-        return float("nan")
-    return float(design.noise_sd * solved.fun / unit / np.sqrt(budget))

@@ -32,11 +32,6 @@ FlopsPerToken = Callable[[FloatArray], FloatArray]
 """Training FLOPs per token as a function of N (array in, array out)."""
 
 
-def six_n(N: FloatLike) -> FloatArray:
-    """Training FLOPs per token by the 6N rule (Kaplan et al. 2020, section 2.1)."""
-    return 6.0 * np.asarray(N, dtype=np.float64)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Optimum:
     """The compute-optimal point of a law at one compute."""

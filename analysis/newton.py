@@ -126,14 +126,6 @@ class Solutions:
     """Whether the Newton decrement reached the tolerance, shape (K,), bool."""
 
 
-def huber(residual: FloatArray, delta: float) -> FloatArray:
-    """Huber's rho with width delta (infinity = half the square), elementwise."""
-    size = np.abs(residual)
-    if np.isinf(delta):
-        return 0.5 * residual * residual
-    return np.where(size <= delta, 0.5 * residual * residual, delta * (size - 0.5 * delta))
-
-
 def bounds(form: LawForm, data: Data) -> tuple[FloatArray, FloatArray]:
     """Lower and upper limits of theta that keep a fit finite, each of shape (p,).
 

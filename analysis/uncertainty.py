@@ -202,20 +202,6 @@ def log_ratios_at(
     return log_ratio(log_params_at(theta, centre, flops, cost), float(np.log(flops)), cost)
 
 
-def log_loss_at(
-    draws_theta: FloatArray,
-    form: LawForm,
-    centre: tuple[float, float],
-    flops: float,
-    cost: CostCurve,
-) -> FloatArray:
-    """Ln L at each parameter vector's own optimum at a compute; (K, p) -> (K,)."""
-    log_n = log_params_at(draws_theta, centre, flops, cost)
-    log_d = np.log(flops) - cost.log_cost(log_n)
-    n, d = log_n - centre[0], log_d - centre[1]
-    return form.log_loss(draws_theta, n[:, None], d[:, None])[:, 0]
-
-
 def ratio_gradient(fit: SurfaceFit, flops: float, cost: CostCurve) -> FloatArray:
     """D ln(D/N)_opt / d theta by central differences, shape (p,)."""
     step = 1e-5

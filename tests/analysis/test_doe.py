@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.doe import candidate_window, choose_runs, elfving_sd, make_design, preview
+from analysis.doe import choose_runs, make_design
 from analysis.laws import SKALING
 
 
@@ -89,33 +89,3 @@ def test_picks_stay_inside_the_budget(besiroglu):
     picks = choose_runs(design, (N, D), (N, D), count=50, budget=5e18, max_repeats=3)
     assert 0 < sum(C[p.index] for p in picks) <= 5e18
     assert choose_runs(design, (N, D), (N, D), count=3, budget=1.0) == ()
-
-
-def test_elfving_bound_is_below_every_design(besiroglu):
-    design, (N, D), C = problem(besiroglu)
-    assert elfving_sd(design, N, D, C, budget=C.sum()) <= design.sd_ln_ratio(N, D) * 1.02
-
-
-def test_preview_shows_a_narrow_grid_to_be_the_worst_design(besiroglu):
-    design, (N, D), C = problem(besiroglu)
-    wide = preview(design, N, D, C, besiroglu)
-    best = besiroglu.optimum(1e18)
-    n, d = (
-        v.ravel()
-        for v in np.meshgrid(
-            best.params * np.geomspace(0.42, 2.37, 6), best.tokens * np.geomspace(0.42, 2.37, 6)
-        )
-    )
-    lattice = make_design(besiroglu, target_flops=10**19.5, N=n, D=d)
-    narrow = preview(lattice, n, d, 6 * n * d, besiroglu)
-    assert narrow["sd_ln_ratio"] > 2 * wide["sd_ln_ratio"]
-    assert 0 < wide["efficiency"] <= 1.05
-    assert wide["extrapolation"] == pytest.approx(10.0)
-    assert wide["expected_waste"] == pytest.approx(0.7136 * wide["sd_ln_ratio"] ** 2 / 8, rel=1e-6)
-
-
-def test_the_window_keeps_cheap_and_extreme_runs_out():
-    N = np.array([1e8, 1e8, 1e8, 1e7])
-    D = np.array([2e9, 5e10, 1e7, 2e8])
-    keep = candidate_window(N, D, 6 * N * D, max_flops=1.2e18, ratio=20.0)
-    assert list(keep) == [True, False, False, False]

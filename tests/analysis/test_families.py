@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.cost import SIX_N
 from analysis.families import (
     BATCH_STEPS,
     DATA_CONSTRAINED,
@@ -20,7 +21,6 @@ from analysis.families import (
     optimum_along,
 )
 from analysis.fit import fit_surface, tied_exponents
-from analysis.laws import six_n
 
 INPUTS = {
     "N": np.geomspace(2e8, 5e9, 40),
@@ -73,7 +73,7 @@ def test_repeated_tokens_are_worth_the_published_share():
 
 def test_data_constrained_law_without_repeats_is_chinchillas_with_a_constant_ratio():
     best = optimum_along(
-        DATA_CONSTRAINED, np.array(DATA_CONSTRAINED.published), 1e21, six_n, U=1e30
+        DATA_CONSTRAINED, np.array(DATA_CONSTRAINED.published), 1e21, SIX_N, U=1e30
     )
     expected = np.exp((7.3049974 - 6.255414) / 0.3526596)
     assert best.tokens_per_parameter == pytest.approx(expected, rel=1e-3)
@@ -205,8 +205,8 @@ def test_wrong_inputs_are_named():
     with pytest.raises(ValueError, match="9 parameters to fit; got 3 runs"):
         fit_family(FARSEER, np.ones(3), N=np.ones(3), D=np.ones(3))
     with pytest.raises(ValueError, match="no inputs N and D"):
-        optimum_along(MOE_EXPERTS, np.array(MOE_EXPERTS.published), 1e20, six_n, X=8.0)
+        optimum_along(MOE_EXPERTS, np.array(MOE_EXPERTS.published), 1e20, SIX_N, X=8.0)
     with pytest.raises(ValueError, match="no minimum between N = 1e"):
-        optimum_along(KAPLAN, np.array(KAPLAN.published), 1e20, six_n, low=1e12)
+        optimum_along(KAPLAN, np.array(KAPLAN.published), 1e20, SIX_N, low=1e12)
     with pytest.raises(ValueError, match="needs the batch M held fixed"):
-        optimum_along(BATCH_STEPS, np.array(BATCH_STEPS.published), 1e20, six_n)
+        optimum_along(BATCH_STEPS, np.array(BATCH_STEPS.published), 1e20, SIX_N)

@@ -14,7 +14,7 @@ from analysis.fit import (
     tied_exponents,
 )
 from analysis.laws import CHINCHILLA, SKALING, Surface
-from analysis.newton import derivatives, huber, minimise
+from analysis.newton import derivatives, minimise
 from analysis.starts import projected_starts, thinned_starts
 
 GLOBAL_MINIMUM = 0.0010182740178006
@@ -206,24 +206,3 @@ def test_covariance_matches_the_spread_of_refits_to_fresh_noise(hoffmann):
     spread = np.std(thetas, axis=0)
     expected = np.sqrt(np.diag(first.covariance)) * noise / first.noise_sd
     np.testing.assert_allclose(spread, expected, rtol=0.12)
-
-
-def test_huber_is_half_the_square_inside_and_linear_outside():
-    residual = np.array([-3.0, -0.5, 0.0, 0.5, 3.0])
-    np.testing.assert_allclose(huber(residual, 1.0), [2.5, 0.125, 0.0, 0.125, 2.5])
-    np.testing.assert_allclose(huber(residual, np.inf), 0.5 * residual**2)
-
-
-def test_points_that_are_not_positive_are_refused():
-    with pytest.raises(ValueError, match="positive and finite"):
-        fit_surface(np.array([1.0, -1.0]), np.ones(2), np.ones(2))
-    with pytest.raises(ValueError, match="equally long"):
-        fit_surface(np.ones(3), np.ones(2), np.ones(3))
-
-
-def test_fits_do_not_depend_on_the_order_of_the_rows(epoch_points):
-    N, D, L = epoch_points
-    order = np.random.default_rng(0).permutation(len(N))
-    one = fit_surface(N, D, L, huber_delta=1e-3)
-    two = fit_surface(N[order], D[order], L[order], huber_delta=1e-3)
-    assert one.objective == pytest.approx(two.objective, abs=1e-14)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from analysis.cost import read_cost
-from analysis.laws import CHINCHILLA, FORMS, SKALING, Surface, six_n
+from analysis.cost import SIX_N, read_cost
+from analysis.laws import CHINCHILLA, FORMS, SKALING, Surface
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_wrong_ratio_wastes_the_published_share_of_compute(besiroglu, factor, 
 @pytest.mark.parametrize("k", [1.0, 0.48])
 def test_numeric_optimum_along_6nd_is_the_closed_form(k):
     law = Surface(E=1.7, A=400.0, B=900.0, alpha=0.34, beta=0.31, k=k)
-    closed, numeric = law.optimum(3e20), law.optimum_along(3e20, six_n)
+    closed, numeric = law.optimum(3e20), law.optimum_along(3e20, SIX_N)
     assert numeric.params == pytest.approx(closed.params, rel=1e-6)
     assert numeric.loss == pytest.approx(closed.loss, rel=1e-12)
 
