@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -137,6 +138,11 @@ def resolve(name: str, frame: pd.DataFrame) -> list[str]:
     return [f"{prefix}.{name}" for prefix in PREFIXES if f"{prefix}.{name}" in frame]
 
 
+def _at_the_end(name: str, frame: pd.DataFrame) -> list[str]:
+    """Columns of nested settings whose path ends in a name, as `config.model.n` does in `n`."""
+    return [column for column in map(str, frame.columns) if column.endswith(f".{name}")]
+
+
 def _bare(name: str) -> str:
     """A column's name without a tracker's prefix."""
     prefix, _, rest = name.partition(".")
@@ -178,7 +184,7 @@ def _named(runs: ForeignRuns, mapping: Mapping[str, str], place: str) -> _Draft:
                 )
             )
             continue
-        found = resolve(theirs, source)
+        found = resolve(theirs, source) or _at_the_end(theirs, source)
         if len(found) == 1:
             columns[ours] = found[0]
         else:
@@ -198,8 +204,9 @@ def _named(runs: ForeignRuns, mapping: Mapping[str, str], place: str) -> _Draft:
             columns[ours] = found[0]
             notes.append(f"column {found[0]!r} was read as {ours!r}")
     params = next((name for name in _PARAMETER_COLUMNS if name in columns), None)
-    for ours, present in ((UNNAMED_CONVENTION, params), *((n, columns.get(n)) for n in _NEEDED)):
-        if present is None:
+    # What was named wrongly is a fault already; to call it missing too would hide the name.
+    for ours, names in ((UNNAMED_CONVENTION, _PARAMETER_COLUMNS), *((n, (n,)) for n in _NEEDED)):
+        if not any(name in columns or name in mapping for name in names):
             faults.append(_missing(ours, source))
     if faults:
         raise BadInput([*faults])
@@ -243,11 +250,12 @@ def _missing(ours: str, source: pd.DataFrame) -> Fault:
         "loss": "the loss (loss)",
     }[ours]
     example = likely[0] if likely else "THEIR_COLUMN"
+    given = shlex.quote(f"{ours}={example}")
     listed = ", ".join(likely or names[:30])
     return _fault(
         f"every run needs {described}; no column has that name",
         f"column {ours}",
-        f"name it with --map {ours}={example}; {'likely' if likely else 'columns'}: {listed}",
+        f"name it with --map {given}; {'likely' if likely else 'columns'}: {listed}",
     )
 
 

@@ -18,6 +18,7 @@ from orchestrator.importing.readers import (
     guess_format,
     read_file,
     read_tracked,
+    refuse_missing,
 )
 from orchestrator.importing.runs import ForeignRuns
 from orchestrator.journal import write_atomic
@@ -62,6 +63,8 @@ def import_runs(request: ImportRequest) -> dict[str, Any]:
     form = request.form or guess_format(request.source, experiment=request.experiment)
     if form not in FORMATS:
         raise _bad("SWP-4010", f"a format is one of {', '.join(FORMATS)}", form, "", FORMATS)
+    if form != "mlflow":
+        refuse_missing(Path(request.source))
     _refuse_replacing(request)
     if form == "mlflow":
         runs, place, digest = *_tracked(request), None

@@ -15,7 +15,12 @@ from analysis.files import read_frame
 from analysis.table import TableError
 from orchestrator.errors import BadInput, Fault, nearest
 from orchestrator.importing.runs import ForeignRuns, blank_series, text_column, trouble_of
-from orchestrator.importing.wandb_export import read_history, read_records, read_runs_table
+from orchestrator.importing.wandb_export import (
+    is_chart,
+    read_history,
+    read_records,
+    read_runs_table,
+)
 
 Format = Literal["csv", "parquet", "wandb", "mlflow"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -61,6 +66,24 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def refuse_missing(path: Path) -> None:
+    """Raise for a file that is not there, with the nearest one that is."""
+    if path.is_file():
+        return
+    beside = path.parent if path.parent.is_dir() else Path()
+    found = [str(item) for item in beside.iterdir() if item.suffix in _FORMAT_OF_ENDING]
+    raise BadInput(
+        Fault(
+            code="SWP-4000",
+            rule="the table must exist",
+            place=str(path),
+            remedy=nearest(str(path), found)
+            if found
+            else "name a file, or an MLflow store with --format mlflow",
+        )
+    )
+
+
 def read_file(path: Path, form: str) -> ForeignRuns:
     """The runs of a file.
 
@@ -71,19 +94,7 @@ def read_file(path: Path, form: str) -> ForeignRuns:
     Raises:
         BadInput: when the file is missing, empty, or not what `form` says.
     """
-    if not path.is_file():
-        beside = path.parent if path.parent.is_dir() else Path()
-        found = [str(item) for item in beside.iterdir() if item.suffix in _FORMAT_OF_ENDING]
-        raise BadInput(
-            Fault(
-                code="SWP-4000",
-                rule="the table must exist",
-                place=str(path),
-                remedy=nearest(str(path), found)
-                if found
-                else "name a file, or an MLflow store with --format mlflow",
-            )
-        )
+    refuse_missing(path)
     if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
         return _read_json(path)
     try:
@@ -97,7 +108,8 @@ def read_file(path: Path, form: str) -> ForeignRuns:
         ) from None
     frame.columns = pd.Index([str(name) for name in frame.columns])
     marks = ({"Name", "State"}, {"config", "summary"})
-    if form == "wandb" or any(mark <= set(frame.columns) for mark in marks):
+    marked = any(mark <= set(frame.columns) for mark in marks)
+    if form == "wandb" or marked or is_chart(frame):
         return _from_wandb(frame, path)
     return _plain_table(frame)
 

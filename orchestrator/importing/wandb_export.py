@@ -25,6 +25,11 @@ _NAMES = ("Name", "name", "run_name", "display_name", "run")
 _STATES = ("State", "state")
 
 
+def is_chart(frame: pd.DataFrame) -> bool:
+    """Whether a table is the export of one chart: a row per step, a band around every curve."""
+    return "Step" in frame and any(str(name).endswith(("__MIN", "__MAX")) for name in frame)
+
+
 def read_runs_table(frame: pd.DataFrame) -> ForeignRuns:
     """The table of runs, or the API guide's CSV of dictionaries.
 
@@ -34,7 +39,7 @@ def read_runs_table(frame: pd.DataFrame) -> ForeignRuns:
     Raises:
         ValueError: for the export of one chart, which holds losses and no sizes.
     """
-    if "Step" in frame and any(str(name).endswith(("__MIN", "__MAX")) for name in frame):
+    if is_chart(frame):
         raise ValueError("this is one chart's export, which holds neither parameters nor tokens")
     packed = [name for name in ("config", "summary") if name in frame]
     if packed:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlparse
 
 from orchestrator.tracking.store import SQLITE, quiet, refuses
 
@@ -46,7 +48,8 @@ def read_experiment(uri: str, experiment: str) -> list[TrackedRun]:
     """Every run of an experiment that is not deleted, oldest first; nothing is written.
 
     Args:
-        uri: tracking URI; a local file of a store is taken for SQLite.
+        uri: tracking URI; a local file of a store is taken for SQLite, a folder for MLflow's
+            older store of files.
         experiment: its name.
 
     Raises:
@@ -58,6 +61,8 @@ def read_experiment(uri: str, experiment: str) -> list[TrackedRun]:
     local = uri.startswith(SQLITE)
     if local and not Path(uri.removeprefix(SQLITE)).is_file():
         raise StoreError("the MLflow store must exist", remedy="check the path of the database")
+    if uri.startswith("file:") or Path(uri).is_dir():
+        _allow_files(Path(unquote(urlparse(uri).path)))
     with quiet():
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
@@ -73,6 +78,20 @@ def read_experiment(uri: str, experiment: str) -> list[TrackedRun]:
             return _all_runs(client, found.experiment_id)
         except MlflowException as error:
             raise refuses(error, uri) from None
+
+
+def _allow_files(folder: Path) -> None:
+    """Let MLflow open its older store, a folder of files, which it does not unless told to.
+
+    Raises:
+        StoreError: when the folder is no store; MLflow would make one of it.
+    """
+    if not any(folder.glob("*/meta.yaml")):
+        raise StoreError(
+            "the MLflow store must exist",
+            remedy="name the folder whose folders of experiments hold a meta.yaml, often `mlruns`",
+        )
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
 
 
 def _all_runs(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:

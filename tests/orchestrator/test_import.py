@@ -158,6 +158,48 @@ def test_what_is_no_export_of_runs_is_refused_by_name(
     assert caught.value.faults[0].code == "SWP-4011"
 
 
+def test_a_charts_export_is_known_without_being_told(tmp_path: Path) -> None:
+    (tmp_path / "chart.csv").write_text('"Step","a - loss","a - loss__MIN"\n1,3,3\n')
+    with pytest.raises(BadInput, match="one chart's export"):
+        bring(tmp_path / "chart.csv", tmp_path, mapping=NAMES)
+
+
+def test_a_nested_setting_is_found_by_the_end_of_its_path(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": str(i),
+            "config": {"model": {"n": r["n"]}, "d": r["d"]},
+            "summary": {"val": r["val"]},
+        }
+        for i, r in points().iterrows()
+    ]
+    (tmp_path / "runs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    record, _ = bring(tmp_path / "runs.jsonl", tmp_path, mapping=NAMES)
+    assert record["columns"]["params"] == "config.model.n"
+
+
+def test_a_column_that_was_named_wrongly_is_one_fault(tmp_path: Path) -> None:
+    points().to_csv(tmp_path / "t.csv", index=False)
+    wrong = {**NAMES, "params": "nn", "loss": "value"}
+    with pytest.raises(BadInput) as caught:
+        bring(tmp_path / "t.csv", tmp_path, mapping=wrong)
+    assert [fault.place for fault in caught.value.faults] == ["--map params=nn", "--map loss=value"]
+
+
+def test_a_proposed_option_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    points().rename(columns={"val": "final loss (val)"}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(BadInput) as caught:
+        bring(tmp_path / "t.csv", tmp_path, mapping={"params": "n", "tokens": "d"})
+    assert "--map 'loss=final loss (val)';" in caught.value.faults[0].remedy
+
+
+def test_a_source_that_is_not_there_is_told_before_the_table_that_is(tmp_path: Path) -> None:
+    (tmp_path / "losses.csv").write_text("taken")
+    request = ImportRequest(source=str(tmp_path / "none.csv"), out=tmp_path / "losses.csv")
+    with pytest.raises(BadInput, match="the table must exist"):
+        import_runs(request)
+
+
 @pytest.fixture(scope="module")
 def foreign_store(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An experiment that is none of ours, logged by hand with MLflow itself."""
@@ -229,6 +271,46 @@ def test_of_nested_runs_one_parents_children_can_be_read_alone(
     with pytest.raises(BadInput, match="none is nested under `secnd`") as caught:
         bring(foreign_store, tmp_path, experiment="scaling", parent="secnd", mapping=FOREIGN)
     assert "did you mean `second`" in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def folder_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of files, as MLflow wrote them before it took a database by default."""
+    folder = tmp_path_factory.mktemp("old") / "mlruns"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        from mlflow.entities import Metric, Param
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=folder.as_uri())
+        experiment = client.create_experiment("scaling")
+        for row in points().to_dict("records"):
+            run_id = str(client.create_run(experiment).info.run_id)
+            params = [Param(name, str(row[name])) for name in ("n", "d")]
+            client.log_batch(run_id, metrics=[Metric("val", row["val"], 0, 0)], params=params)
+            client.set_terminated(run_id)
+    return folder
+
+
+@pytest.mark.parametrize("form", [str, Path.as_uri], ids=["path", "uri"])
+def test_an_older_store_of_files_is_read_as_it_stands(
+    form: Any, folder_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    before = sorted(folder_store.rglob("*"))
+    _, table = bring(form(folder_store), tmp_path, experiment="scaling", mapping=NAMES)
+    np.testing.assert_array_equal(np.sort(table.loss), np.sort(points()["val"]))
+    assert sorted(folder_store.rglob("*")) == before
+
+
+def test_a_folder_that_is_no_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    empty = tmp_path / "mlruns"
+    for uri in (empty.as_uri(), str(empty)):
+        empty.mkdir(exist_ok=True)
+        with pytest.raises(BadInput, match="the MLflow store must exist"):
+            bring(uri, tmp_path, experiment="scaling", mapping=NAMES)
+        assert not list(empty.iterdir())
 
 
 def test_without_names_the_error_lists_the_likely_metrics(
