@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from analysis.laws import FloatArray
 
@@ -106,6 +105,8 @@ def fit_envelope(
     Returns:
         The line; None when fewer than three runs are ever the best.
     """
+    from scipy.ndimage import gaussian_filter1d  # slow to import, and few fits have curves
+
     labels, code = np.unique(run, return_inverse=True)
     grid = np.linspace(np.log(C.min()), np.log(C.max()), _GRID)
     loss = np.full((len(labels), _GRID), np.inf)

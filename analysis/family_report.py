@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from analysis.checks import (
     EXTRAPOLATION_REFUSE,
@@ -35,6 +34,7 @@ from analysis.fit import SurfaceFit, fit_surface
 from analysis.law_inputs import LawInputs
 from analysis.laws import FloatArray, FlopsPerToken, Optimum
 from analysis.numerals import spell
+from analysis.quantiles import student_quantile
 from analysis.record import check_record, finite
 from analysis.uncertainty import CONFIDENCE, Interval
 
@@ -407,7 +407,7 @@ def _optimum(
     freedom = max(1, len(data.loss) - len(names) + len(held))
 
     def interval(level: float) -> Interval:
-        half = float(student_t.ppf(0.5 + level / 2, freedom)) * math.sqrt(variance)
+        half = student_quantile(0.5 + level / 2, freedom) * math.sqrt(variance)
         return Interval(
             low=found * math.exp(-min(half, 300.0)),
             high=found * math.exp(min(half, 300.0)),

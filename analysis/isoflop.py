@@ -13,11 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import f as f_distribution
-from scipy.stats import t as student_t
 
 from analysis.cost import SIX_N, CostCurve, log_optimum
 from analysis.laws import FloatArray, Surface
+from analysis.quantiles import fisher_quantile, student_quantile
 
 _MIN_POINTS = 4
 _FLANK_SIGMAS = 2.0
@@ -100,7 +99,7 @@ class FrontierLine:
 
     def quantile(self, confidence: float) -> float:
         """Two-sided Student quantile at the line's degrees of freedom."""
-        return float(student_t.ppf(0.5 + confidence / 2, self.freedom))
+        return student_quantile(0.5 + confidence / 2, self.freedom)
 
 
 def fit_levels(
@@ -233,7 +232,7 @@ def fit_line(levels: tuple[LevelFit, ...], *, noise_freedom: float = np.inf) -> 
     if len(good) > 2:
         misfit = y - level - exponent * (x - centre)
         chi2 = float((w * misfit**2).sum() / (len(good) - 2))
-        if chi2 > f_distribution.ppf(0.95, len(good) - 2, min(freedom, 1e6)):
+        if chi2 > fisher_quantile(0.95, len(good) - 2, min(freedom, 1e6)):
             inflation, freedom = chi2, float(len(good) - 2)
     return FrontierLine(
         exponent=exponent,

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from analysis.bytes import bytes_per_token
 from analysis.checks import form_is_covered
 from analysis.predict import Prediction, predict_optimum
+from analysis.quantiles import normal_quantile
 from analysis.study import Study, headline_sd
 from analysis.uncertainty import Interval, ratio_intervals
 
@@ -156,7 +156,7 @@ def _widened(interval: Interval, form_sd: float) -> Interval:
         return interval
     middle = 0.5 * (math.log(interval.low) + math.log(interval.high))
     half = 0.5 * math.log(interval.fold)
-    extra = float(norm.ppf(0.5 + interval.confidence / 2)) * form_sd
+    extra = normal_quantile(0.5 + interval.confidence / 2) * form_sd
     total = math.hypot(half, extra)
     return replace(
         interval,

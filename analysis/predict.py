@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import t as student_t
 
 from analysis.cost import CostCurve, log_ratio
 from analysis.fit import SurfaceFit
 from analysis.laws import FloatArray, Optimum
 from analysis.numerals import spell
+from analysis.quantiles import student_quantile
 from analysis.uncertainty import (
     CONFIDENCE,
     Draws,
@@ -122,7 +122,7 @@ def predict_loss(
     moving = np.abs(gradient) > 0
     block = fit.covariance[np.ix_(moving, moving)]
     variance = float(gradient[moving] @ block @ gradient[moving])
-    quantile = float(student_t.ppf(0.5 + confidence / 2, fit.degrees_of_freedom))
+    quantile = student_quantile(0.5 + confidence / 2, fit.degrees_of_freedom)
 
     def ends(total: float) -> tuple[float, float]:
         half = quantile * float(np.sqrt(total)) if total >= 0 else float("nan")

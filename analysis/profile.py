@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import f as f_distribution
 
 from analysis.cost import CostCurve
 from analysis.fit import SurfaceFit
 from analysis.laws import FloatArray
+from analysis.quantiles import fisher_quantile
 from analysis.uncertainty import delta_sd, log_ratios_at
 
 _REACH = np.log(1000.0)
@@ -73,7 +73,7 @@ def profile_ratio(
     objective = _profile_objective(fit, rho, flops, cost)
     excess = np.maximum((objective - fit.objective) / fit.misfit, 0.0)
     excess[points] = 0.0
-    limit = float(f_distribution.ppf(confidence, 1, size - p)) / (size - p)
+    limit = fisher_quantile(confidence, 1, size - p) / (size - p)
     low = _crossing(rho[points::-1], excess[points::-1], limit)
     high = _crossing(rho[points:], excess[points:], limit)
     return Profile(

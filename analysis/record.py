@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from analysis.checks import Check
 from analysis.fit import SurfaceFit
 from analysis.isoflop import FrontierLine, LevelFit
+from analysis.quantiles import normal_quantile
 from analysis.study import Study
 from analysis.table import LossTable
 from analysis.uncertainty import Draws, log_ratios_at, ratio_interval
@@ -89,7 +89,7 @@ def _parameter_intervals(
     tails = [50 * (1 - confidence), 50 * (1 + confidence)]
     found = {name: [float(v) for v in np.percentile(x, tails)] for name, x in values.items()}
     if shared > 0 and fit.surface.E > 0:
-        extra = float(norm.ppf(0.5 + confidence / 2)) * shared
+        extra = normal_quantile(0.5 + confidence / 2) * shared
         sides = [
             max(0.0, s * math.log(fit.surface.E / e))
             for s, e in zip((1, -1), found["E"], strict=True)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import f as f_distribution
 
 from analysis.cost import CostCurve, read_cost
 from analysis.fit import SurfaceFit, fit_surface
@@ -20,6 +19,7 @@ from analysis.laws import CHINCHILLA, SKALING, LawForm
 from analysis.noise import Noise, estimate_noise
 from analysis.priors import Prior
 from analysis.profile import Profile, profile_ratio
+from analysis.quantiles import fisher_tail
 from analysis.selection import Selection, compare_laws, fit_candidates
 from analysis.table import LossTable
 from analysis.uncertainty import Draws, bootstrap, clusters, delta_sd, ratio_interval
@@ -255,7 +255,7 @@ def _told_apart(fits: dict[str, SurfaceFit]) -> bool:
         return False
     least = _squares(free)
     statistic = max(0.0, _squares(tied) - least) / (least / free.degrees_of_freedom)
-    return float(f_distribution.sf(statistic, 1, free.degrees_of_freedom)) < TELL_APART
+    return fisher_tail(statistic, 1, free.degrees_of_freedom) < TELL_APART
 
 
 def _squares(fit: SurfaceFit) -> float:

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import t as student_t
 
 from analysis.cost import CostCurve, log_optimum, log_ratio
 from analysis.fit import SurfaceFit, drawn_penalty, refit
 from analysis.laws import FloatArray, LawForm, Surface
 from analysis.newton import LARGEST_EXPONENT, LEAST_EXPONENT, Solutions
+from analysis.quantiles import student_quantile
 
 DISTRUST = 1.35
 """How much wider the bootstrap must be than the delta method to replace it."""
@@ -257,7 +257,7 @@ def ratio_intervals(
         values = log_ratios_at(draws.theta, draws.centre, flops, cost)
     found = []
     for confidence in confidences:
-        quantile = float(student_t.ppf(0.5 + confidence / 2, fit.degrees_of_freedom))
+        quantile = student_quantile(0.5 + confidence / 2, fit.degrees_of_freedom)
         low, high, method = centre - quantile * sd, centre + quantile * sd, "delta"
         if draws is not None and values is not None:
             tail = 50 * (1 - confidence)

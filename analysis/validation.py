@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import f as f_distribution
-from scipy.stats import t as student_t
 
 from analysis.fit import SurfaceFit, fit_surface
 from analysis.laws import FloatArray
 from analysis.numerals import spell
+from analysis.quantiles import fisher_tail, student_quantile
 from analysis.sensitivity import Variant
 
 T2_LIMIT = 1.5
@@ -85,7 +84,7 @@ def largest_compute_holdout(
     covariance = np.nan_to_num(part.covariance, nan=0.0)
     mean_variance = np.einsum("mi,ij,mj->m", jacobian, covariance, jacobian)
     sd = np.sqrt(np.maximum(mean_variance, 0.0) + part.noise_sd**2)
-    quantile = float(student_t.ppf(0.975, part.degrees_of_freedom))
+    quantile = student_quantile(0.975, part.degrees_of_freedom)
     inside = float(np.mean(np.abs(error) <= quantile * sd))
     bias = float(error.mean())
     bias_sd = float(
@@ -148,7 +147,7 @@ def lack_of_fit(fit: SurfaceFit, group: np.ndarray) -> Outcome:
         )
     ssr = float((fit.residuals**2).sum())
     statistic = max(ssr - pure, 0.0) / rest / (pure / freedom)
-    p = float(f_distribution.sf(statistic, rest, freedom))
+    p = fisher_tail(statistic, rest, freedom)
     return Outcome(
         test="T3",
         passed=p >= 0.01,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from analysis.answer import fit_table
 from analysis.cost import SIX_N
 from analysis.doe import choose_runs, make_design
 from analysis.laws import FloatArray
+from analysis.quantiles import student_quantile
 from analysis.report import NextRun
 from analysis.table import read_rows
 from orchestrator.budget import Budget
@@ -238,4 +238,4 @@ class _Answer:
         return math.exp(min(2 * math.hypot(own, self._form), 99.0))
 
     def _quantile(self, runs: int) -> float:
-        return float(student_t.ppf(0.975, max(1, runs - self._design.form.n_params)))
+        return student_quantile(0.975, max(1, runs - self._design.form.n_params))

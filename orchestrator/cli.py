@@ -302,7 +302,7 @@ def status(
     from orchestrator.operations import present_state
     from orchestrator.views import print_status
 
-    folder = find_sweep(sweep, outputs)
+    folder = find_sweep(sweep, outputs, or_search=not watch)
     if watch:
         from orchestrator.watching import watch as follow
 

@@ -125,7 +125,7 @@ def logs(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson =
     """Print what happened in a sweep, event by event."""
     from orchestrator.documents import logs_document
 
-    document = logs_document(find_sweep(sweep, outputs))
+    document = logs_document(find_sweep(sweep, outputs, or_search=True))
     if as_json:
         print_json(document)
         return
@@ -154,10 +154,10 @@ def show(
 
 
 def stop(sweep: SweepName, outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
-    """Ask a running sweep to write its checkpoints and end."""
+    """Ask a running sweep, or the search for its recipe, to write its checkpoints and end."""
     from orchestrator.operations import stop as ask_to_stop
 
-    asked = ask_to_stop(find_sweep(sweep, outputs))
+    asked = ask_to_stop(find_sweep(sweep, outputs, or_search=True))
     if as_json:
         print_json({"schema": "sweep.stop/1", "asked": asked})
     else:
@@ -264,6 +264,8 @@ def sync(
         )
         return
     out.print(f"MLflow holds {runs} runs of {budget.name}.")
+    if state.finished and not (folder / "report").is_dir():
+        out.print(f"Its report is not there: `sweep report {budget.name}` writes it again.")
     if logged is not None:
         out.print(
             f"The best of them, {logged['label']}, has its model under Artifacts, `model/`: "

@@ -238,6 +238,8 @@ def _executor(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> 
         gpus=len(machine.gpus),
         log_dir=sweep_dir,
         address=budget.run.address,
+        # With several GPUs a trial takes as many as share its batch equally: not all the same.
+        warm=gpus_per_trial(budget, machine) <= 1,
     )
 
 

@@ -213,14 +213,26 @@ def print_outcome(
     print_commands(out, commands)
 
 
-def find_sweep(name: str, outputs: Path) -> Path:
-    """The folder of a sweep given by name, folder or budget file."""
+def find_sweep(name: str, outputs: Path, *, or_search: bool = False) -> Path:
+    """The folder of a sweep given by name, folder or budget file.
+
+    Args:
+        name: what a person typed.
+        outputs: folder of all sweeps.
+        or_search: whether the search for its recipe does where the sweep has not begun.
+
+    Raises:
+        BadInput: when there is none.
+    """
     from orchestrator.journal import JOURNAL
+    from orchestrator.opening import TUNING_FOLDER
 
     given = Path(name)
     candidates = [outputs / name, given]
     if given.is_file():
         candidates = [outputs / read_budget(given)[0].name, given.parent]
+    if or_search:
+        candidates += [folder / TUNING_FOLDER for folder in candidates]
     for folder in candidates:
         if (folder / JOURNAL).is_file():
             return folder.resolve()

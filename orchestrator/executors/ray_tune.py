@@ -1,8 +1,8 @@
 """Trials as Ray Tune trials, on this machine or on a cluster. The only file that imports ray.
 
 One long-lived Tuner per sweep, fed by a search algorithm that hands out jobs as the service submits
-them; workers stay warm between jobs (`reuse_actors`). Tune's own state is never restored: what is
-left to do follows from the journal. Whatever Ray would print goes to a log file.
+them; workers stay warm between jobs of equal size (`reuse_actors`). Tune's own state is never
+restored: what is left to do follows from the journal. Whatever Ray would print goes to a log file.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class RayTuneExecutor:
         gpus: int,
         log_dir: Path,
         address: str | None = None,
+        warm: bool = True,
     ) -> None:
         """Describe the resources; nothing starts before the context is entered.
 
@@ -84,11 +85,15 @@ class RayTuneExecutor:
             gpus: GPUs that a private Ray may use (ignored with `address`).
             log_dir: folder for Ray's chatter.
             address: a running cluster to join; None starts a private one on this machine.
+            warm: whether a worker takes the next job when it has done one. Only where all jobs ask
+                for the same resources: Tune holds those of a warm worker for its next job,
+                and one that asks for others may wait for them.
         """
         self._slots = slots
         self._cpus = cpus
         self._gpus = gpus
         self._address = address
+        self._warm = warm
         self._log = log_dir / "ray.log"
         self._events: queue.SimpleQueue[ExecutorEvent] = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -207,7 +212,7 @@ class RayTuneExecutor:
                 scheduler=_races(),
                 num_samples=-1,
                 max_concurrent_trials=self._slots,
-                reuse_actors=True,
+                reuse_actors=self._warm,
                 trial_name_creator=lambda trial: trial.config["job"].trial_id,
             ),
             run_config=tune.RunConfig(

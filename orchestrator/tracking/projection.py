@@ -89,7 +89,8 @@ class Projection:
         Args:
             state: the sweep, or the search for its recipe.
             note: the answer; empty leaves the note that is there.
-            report: folder of the report, or the picture of a recipe; None without one.
+            report: folder of the report, or the picture of a recipe; None, or one that is not
+                there, without one.
         """
         self.sync(state)
         if self._parent_id is None:
@@ -105,7 +106,7 @@ class Projection:
                 self.store.client.set_tag(self._parent_id, "sweep.verdict", state.fit["status"])
             if report is not None and report.is_dir():
                 self.store.client.log_artifacts(self._parent_id, str(report), "report")
-            elif report is not None:
+            elif report is not None and report.is_file():
                 self.store.client.log_artifact(self._parent_id, str(report))
             if state.finished:
                 self.store.client.set_terminated(self._parent_id, "FINISHED")

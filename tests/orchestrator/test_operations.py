@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from orchestrator.budget import parse_budget
 from orchestrator.display import SilentDisplay
 from orchestrator.errors import BadInput, StateRefused
 from orchestrator.executors.base import STOP_FILE, Finished, Job
-from orchestrator.journal import Journal, read_state
+from orchestrator.hardware import Machine
+from orchestrator.journal import JOURNAL, Journal, read_state
+from orchestrator.opening import TUNING_FOLDER
 from orchestrator.operations import (
     clean,
     find_trial,
@@ -25,7 +28,9 @@ from orchestrator.operations import (
     trial_record,
 )
 from orchestrator.service import run_sweep
+from orchestrator.session import executor_for
 from orchestrator.setting import Setting
+from orchestrator.terminal import find_sweep
 from trainer.result import RunResult, RunStatus
 
 TEXT = """\
@@ -189,3 +194,27 @@ def no_leftover_journal(setting: Setting) -> Iterator[None]:
         assert not is_running(setting.sweep_dir)
         assert read_state(setting.sweep_dir).opened is not None
         assert dataclasses.is_dataclass(setting)
+
+
+def test_the_search_for_a_recipe_is_found_by_the_name_of_the_sweep_that_has_not_begun(
+    tmp_path: Path,
+) -> None:
+    search = tmp_path / "named" / TUNING_FOLDER
+    with Journal(search):
+        assert find_sweep("named", tmp_path, or_search=True) == search
+        assert stop(find_sweep("named", tmp_path, or_search=True))
+        assert (search / STOP_FILE).exists()
+        with pytest.raises(BadInput, match="no sweep of this name"):
+            find_sweep("named", tmp_path)
+    (tmp_path / "named" / JOURNAL).touch()
+    assert find_sweep("named", tmp_path, or_search=True) == tmp_path / "named"
+
+
+@pytest.mark.parametrize(("gpus", "warm"), [("0", True), ("0.5", True), ("1", True), ("2", False)])
+def test_workers_stay_warm_only_where_all_trials_ask_for_the_same(
+    gpus: str, warm: bool, tmp_path: Path
+) -> None:
+    budget = parse_budget(TEXT + f"run: {{gpus_per_trial: {gpus}}}\n")
+    machine = Machine(cores=2, gpus=("A", "B"))
+    executor = executor_for(budget, machine, 1, tmp_path)
+    assert executor._warm is warm  # type: ignore[attr-defined]

@@ -103,6 +103,14 @@ def project(setting: Setting, *, finish: bool = True) -> Any:
     return projection
 
 
+def test_a_report_that_is_not_there_leaves_the_runs_and_the_answer(swept: Setting) -> None:
+    shutil.rmtree(swept.sweep_dir / "report")
+    projection = project(swept)
+    client = projection.store.client
+    assert client.get_run(projection.parent_id).info.status == "FINISHED"
+    assert client.list_artifacts(projection.parent_id, "report") == []
+
+
 def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
     for _ in range(3):
         projection = project(swept)
