@@ -72,9 +72,10 @@ def _parameter_intervals(
 ) -> dict[str, list[float]]:
     """Percentile intervals of the law's natural parameters; empty without a bootstrap.
 
-    That of E carries the shared error of the evaluation, an sd of ln L.
+    That of E carries the shared error of the evaluation, an sd of ln L. A parameter that ended at a
+    limit has none, for its resamples end there too; where that is an exponent, no other has one.
     """
-    if draws is None:
+    if draws is None or {"alpha", "beta", "kappa"} & {*fit.at_bound}:
         return {}
     a, b, e, alpha, beta = (draws.theta[:, j] for j in range(5))
     values = {
@@ -88,7 +89,9 @@ def _parameter_intervals(
     }
     tails = [50 * (1 - confidence), 50 * (1 + confidence)]
     found = {name: [float(v) for v in np.percentile(x, tails)] for name, x in values.items()}
-    if shared > 0 and fit.surface.E > 0:
+    if "e" in fit.at_bound:
+        del found["E"]
+    elif shared > 0:
         extra = normal_quantile(0.5 + confidence / 2) * shared
         sides = [
             max(0.0, s * math.log(fit.surface.E / e))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import fit_surface, fit_table, predict_loss, predict_optimum, read_rows
@@ -91,6 +92,7 @@ class Absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 import numpy as np
+import pandas as pd
 from analysis import Surface, fit_table, read_table, write_fit, write_table, read_rows
 import pandas as pd
 law = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)
@@ -111,3 +113,24 @@ print(report.status)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in ("identified", "weak")
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def at_a_limit(loss):
+    """The five-parameter law of runs whose loss pushes a parameter to its limit."""
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e9, 6), np.geomspace(1e9, 1e11, 5)))
+    noise = np.exp(1e-3 * np.random.default_rng(0).standard_normal(len(N)))
+    table = read_rows(pd.DataFrame({"params": N, "tokens": D, "loss": loss(N, D) * noise}))
+    return fit_table(table, resamples=40, detail=False).laws["chinchilla"]
+
+
+def test_a_floor_at_its_limit_has_no_interval_and_the_other_parameters_have():
+    law = at_a_limit(lambda N, D: 30 / N**0.1 + 40 / D**0.1 - 0.5)
+    assert law["at_bound"] == ["e"]
+    assert "E" not in law["interval"]
+    assert law["interval"]["alpha"][0] < law["alpha"] < law["interval"]["alpha"][1]
+
+
+def test_where_an_exponent_is_at_its_limit_no_parameter_has_an_interval():
+    law = at_a_limit(lambda N, D: 2 + (N < 2e7) + 1000 / D**0.3)
+    assert law["at_bound"] == ["alpha"]
+    assert {"E", "A", "B", "alpha", "beta"}.isdisjoint(law["interval"])

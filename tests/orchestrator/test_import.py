@@ -296,6 +296,7 @@ def folder_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_older_store_of_files_is_read_as_it_stands(
     form: Any, folder_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Set before it is deleted, so that it is put back as it was, unset.
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
     before = sorted(folder_store.rglob("*"))
