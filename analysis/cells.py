@@ -78,7 +78,7 @@ def to_numbers(
         if name not in frame:
             continue
         cells = frame[name]
-        values = pd.to_numeric(cells, errors="coerce").astype(np.float64).to_numpy(copy=True)
+        values = _numbers(cells)
         blank = cells.isna().to_numpy()
         if not pd.api.types.is_numeric_dtype(cells):
             blank = blank | (cells.astype(str).str.strip() == "").to_numpy()
@@ -94,6 +94,15 @@ def to_numbers(
         if whole_blank and used.any():
             del frame[name]
     return faults
+
+
+def _numbers(cells: pd.Series) -> np.ndarray:
+    """Cells as float64; nan where there is no number, or one that is too large for it."""
+    try:
+        numbers = pd.to_numeric(cells, errors="coerce")
+    except OverflowError:  # an integer of more than 308 digits, which "coerce" does not cover
+        numbers = pd.to_numeric(cells.where(cells.astype(str).str.len() <= 308), errors="coerce")
+    return numbers.astype(np.float64).to_numpy(copy=True)
 
 
 def _cell_faults(

@@ -25,6 +25,8 @@ def faults_of(error: ValidationError, source: Source, *, root: type[BaseModel]) 
     found = error.errors(include_url=False)
     for item in found:
         path = _path(item["loc"])
+        if item["type"] == "extra_forbidden":  # somebody's own key, which may look like a tag
+            path = (*_path(item["loc"][:-1]), item["loc"][-1])
         if item["type"] == "too_short" and any(
             len(other["loc"]) > len(item["loc"]) and other["loc"][: len(item["loc"])] == item["loc"]
             for other in found

@@ -91,6 +91,11 @@ def test_every_bad_cell_is_reported_in_one_pass_with_row_and_column():
     assert "'abc'" in faults[0].message
 
 
+def test_a_number_too_long_for_a_float_is_a_bad_cell_beside_good_ones():
+    (fault,) = faults_of(small(params_matmul=["1e6", "9" * 400, "4e6"]))
+    assert (fault.rule, fault.place) == ("not-a-number", "row 2, column params_matmul")
+
+
 def test_blank_optional_cells_are_fine_and_blank_losses_are_not():
     table = read_rows(small(loss_sd=[0.01, np.nan, 0.02]))
     assert not table.has("loss_sd")

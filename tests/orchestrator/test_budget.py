@@ -59,6 +59,9 @@ def test_all_faults_of_a_file_are_named_in_one_pass_in_the_order_of_lines() -> N
         ("name: x\nbudget: {gpus: 8, wall_clock: 24}\n", "with its unit"),
         ("name: ../../x\nbudget: {flops: 1}\n", "1 to 64 letters"),
         ("name: x\nbudget: {flops: 1}\ndesgn: {}\n", "did you mean `design`"),
+        # Names that pydantic gives to its own steps are keys like others when somebody writes them.
+        ("n[]ame: x\nbudget: {flops: 1}\n", "`n..ame` is no key of a budget"),
+        ("name: x\nbudget: {flops: 1}\nmodel: {int: 1}\n", "`model.int` is no key of a budget"),
         ("name: x\nbudget: {flops: 1}\ndesign: {levels: [3, 2]}\n", "must ascend"),
         ("name: x\nbudget: {flops: 1}\ndesign: {sizes: no}\n", "got 'no'"),
         (
