@@ -2,7 +2,8 @@
 
 Run on one core: `OMP_NUM_THREADS=1 python tests/bench/bench_coverage.py [--laws 200] [--seed 1]`.
 Each design is laid out for 200 random laws, its losses are given half a per cent of noise, and the
-table is fitted as `sweep fit` fits one, for a target ten times the dearest run. Asked: of the
+table is fitted as `sweep fit` fits one, for a target ten times the dearest run; designs that cannot
+tell without the bootstrap, which only ever widens an interval. Asked: of the
 answers called `identified`, 85 to 95 % hold the true D/N in their 90 % interval; of designs that
 cannot tell, 95 % are `not_identified`. The last lines say which of the targets hold.
 """
@@ -199,9 +200,10 @@ def main() -> None:
     lines = []
     for design in (*SOUND, *WRONG):
         start = time.process_time()
-        found = tally(design, laws=options.laws, seed=options.seed)
-        print(row(design, found, time.process_time() - start), flush=True)
         sound = design in SOUND
+        resamples = None if sound else 0
+        found = tally(design, laws=options.laws, seed=options.seed, resamples=resamples)
+        print(row(design, found, time.process_time() - start), flush=True)
         asked = f"covers the truth {COVERAGE[0]:.0%} to {COVERAGE[1]:.0%} where identified"
         seen = found.coverage if sound else found.refused_share
         words = asked if sound else f"refused {REFUSED:.0%} of the time at least"
