@@ -72,7 +72,7 @@ bench-analysis: setup build/peers/.installed  ## CPU time of the fits beside pee
 	  tests/bench/bench_analysis.py --table $(TABLES)/epoch_chinchilla.csv \
 	  --peer build/peers $(BENCH)
 
-bench-coverage: setup  ## whether intervals hold the truth and wrong designs are refused: 200 random laws each (10 minutes)
+bench-coverage: setup  ## whether intervals hold the truth and wrong designs are refused: 200 random laws each (4 minutes)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python \
 	  tests/bench/bench_coverage.py $(BENCH)
 
