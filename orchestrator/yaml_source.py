@@ -8,6 +8,7 @@ document, and alias bombs.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from orchestrator.errors import BadInput, Fault
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_ALIASES = 100
+MAX_DIGITS = 250
+"""Longest integer that is read as one; a longer one is infinite, which no key of a budget takes."""
 
 Path = tuple[str | int, ...]
 
@@ -255,6 +258,8 @@ def _scalar(text: str) -> bool | int | float | str | None:
     if text in _BOOL:
         return _BOOL[text]
     if _INT.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            return -math.inf if text.startswith("-") else math.inf
         return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
