@@ -193,6 +193,9 @@ class Budget(Section):
         record = self.model_dump(mode="json", exclude={"name", "run", "checks", "tracking"})
         record["budget"].pop("price_per_hour")
         record["model"] = self.model.science()
+        # Added after sweeps had begun without it: unused, it leaves their digests as they are.
+        if record["design"].get("overlap") is False:
+            del record["design"]["overlap"]
         return record
 
     @property

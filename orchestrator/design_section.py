@@ -28,6 +28,9 @@ class IsoflopDesign(Section):
     tokens_per_parameter: Annotated[float, Field(gt=0, le=1e6)] = 20.0
     """Where the first level is centred; later ones follow the measurements. About 20 for BPE
     tokens, about 100 for bytes."""
+    overlap: bool = False
+    """Whether a level begins beside the one below it, as soon as the one below that has an interior
+    minimum, on which it is then centred: fewer idle workers, a centre that is one level older."""
 
     @model_validator(mode="after")
     def _levels_ascend(self) -> Self:

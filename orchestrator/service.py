@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.advice import worth_making
 from orchestrator.background import BackgroundProjection
-from orchestrator.collect import progress
+from orchestrator.collect import measurements, progress
 from orchestrator.designs.base import Designer
 from orchestrator.display import Display
 from orchestrator.errors import Exit
@@ -280,8 +280,12 @@ class _Sweep:
 
     def _may_open(self, number: int, design: Designer) -> bool:
         """Whether every round that round `number` waits for is over."""
-        settled = number - 1 - design.lag(number)
+        settled = self._settled(number, design)
         return all(self._is_over(level) for level in self._state.levels[:settled])
+
+    def _settled(self, number: int, design: Designer) -> int:
+        """How many rounds, from the first, round `number` waits for and rests on."""
+        return number - 1 - design.lag(number, lambda: measurements(self._state))
 
     def _is_over(self, level: LevelState) -> bool:
         return all(self._state.is_final(t) or t in self._given_up for t in level.trial_ids)
@@ -289,7 +293,7 @@ class _Sweep:
     def _open_round(self, design: Designer) -> bool:
         """Ask the design for its next round and begin it; False when it has none."""
         setting, number = self._setting, len(self._state.levels) + 1
-        settled = number - 1 - design.lag(number)
+        settled = self._settled(number, design)
         asked = design.propose(progress(self._state, settled=settled))
         if asked is None:
             return False

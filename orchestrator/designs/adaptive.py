@@ -32,6 +32,7 @@ from orchestrator.designs import isoflop
 from orchestrator.designs.base import (
     Centre,
     Ground,
+    Measured,
     Measurement,
     Opened,
     Point,
@@ -157,7 +158,7 @@ class Adaptive:
         self.target = ground.target_flops or 10 * self.dearest
         """Compute that the answer is for, FLOPs."""
 
-    def lag(self, number: int) -> int:
+    def lag(self, number: int, measured: Measured) -> int:
         """Levels wait for everything, batches for all but the two rounds before them."""
         return max(0, min(number - self._first, OVERLAP))
 

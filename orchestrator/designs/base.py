@@ -61,6 +61,10 @@ class Progress:
         return sum(item.cost_flops for item in self.opened)
 
 
+Measured = Callable[[], Sequence[Measurement]]
+"""Losses of everything that has ended, asked for only where they matter."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
     """One model size that can be trained."""
@@ -149,11 +153,16 @@ class Designer(Protocol):
     learns: bool
     """Whether later rounds move with what is measured."""
 
-    def lag(self, number: int) -> int:
+    def lag(self, number: int, measured: Measured) -> int:
         """Rounds before round `number` that it does not wait for.
 
         With 1, round k is chosen from the losses of rounds up to k - 2, and no worker idles while
         the last trials of round k - 1 end.
+
+        Args:
+            number: the round, from 1.
+            measured: gives the losses so far. The answer rests only on rounds that the round waits
+                for in any case, so that it is the same whatever ended first.
         """
         ...
 

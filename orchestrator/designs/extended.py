@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from orchestrator.design_section import AdaptiveDesign
 from orchestrator.designs.adaptive import OVERLAP, Adaptive
-from orchestrator.designs.base import Designer, Ground, Progress, Round
+from orchestrator.designs.base import Designer, Ground, Measured, Progress, Round
 
 
 class Extended:
@@ -29,11 +29,11 @@ class Extended:
         self._settings = settings
         self._ground = ground
 
-    def lag(self, number: int) -> int:
+    def lag(self, number: int, measured: Measured) -> int:
         """As the first design; batches after one that knows its rounds, as batches do."""
         known = self._first.rounds
         if known is None or number <= known:
-            return self._first.lag(number)
+            return self._first.lag(number, measured)
         return min(number - known - 1, OVERLAP)
 
     def propose(self, progress: Progress) -> Round | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.design_section import FileDesign, GridDesign, LadderDesign
-from orchestrator.designs.base import Centre, Ground, Point, Progress, Round
+from orchestrator.designs.base import Centre, Ground, Measured, Point, Progress, Round
 
 LEAST_SPAN = 30.0
 """Largest over smallest N, and D, that a grid needs (simulated: a span of 5.6 leaves a fivefold
@@ -30,7 +30,7 @@ class Fixed:
         self._ground = ground
         self._reason = reason
 
-    def lag(self, number: int) -> int:
+    def lag(self, number: int, measured: Measured) -> int:
         """Every round waits for the one before it."""
         return 0
 

@@ -15,7 +15,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from orchestrator.design_section import IsoflopDesign
-from orchestrator.designs.base import Centre, Ground, Measurement, Point, Progress, Round
+from orchestrator.designs.base import (
+    Centre,
+    Ground,
+    Measured,
+    Measurement,
+    Point,
+    Progress,
+    Round,
+)
 
 SNAP = 2.0
 """A wanted N is trained as the nearest shape within this factor; beyond it there is none."""
@@ -36,9 +44,15 @@ class Isoflop:
         """Compute of one trial in each level, FLOPs."""
         self.rounds: int | None = len(self.levels)
 
-    def lag(self, number: int) -> int:
-        """Every round waits for the one before it."""
-        return 0
+    def lag(self, number: int, measured: Measured) -> int:
+        """Each level waits for the one below it, or with `overlap` for the one below that.
+
+        The second waits for the first, and so does any above a level that had no interior minimum:
+        its centre is still on the move.
+        """
+        if not self.design.overlap or number < 3:
+            return 0
+        return int(_minimum([m for m in measured() if m.level == number - 2]) is not None)
 
     def propose(self, progress: Progress) -> Round | None:
         """The next level, centred by the levels below it."""
@@ -89,13 +103,11 @@ def centre(design: IsoflopDesign, measurements: Sequence[Measurement]) -> Centre
         )
     top = max(item.level for item in measurements)
     level = sorted((m for m in measurements if m.level == top), key=lambda item: item.params)
-    x = np.log([item.params for item in level])
+    ratio = _minimum(level)
+    if ratio is not None:
+        return Centre(tokens_per_parameter=ratio, reason=f"the minimum of level {top}")
     ratios = np.log([item.tokens / item.params for item in level])
     best = int(np.argmin([item.loss for item in level]))
-    vertex = _vertex(x, np.log([item.loss for item in level]))
-    if vertex is not None and x[0] < vertex < x[-1]:
-        ratio = float(np.exp(np.interp(vertex, x, ratios)))
-        return Centre(tokens_per_parameter=ratio, reason=f"the minimum of level {top}")
     if 0 < best < len(level) - 1:
         return Centre(
             tokens_per_parameter=float(np.exp(ratios[best])), reason=f"the best size of level {top}"
@@ -153,6 +165,17 @@ def centre_params(flops: float, ratio: float, flops_per_token: Callable[[float],
     for _ in range(20):
         params = math.sqrt(params * flops / (ratio * flops_per_token(params)))
     return params
+
+
+def _minimum(level: Sequence[Measurement]) -> float | None:
+    """D/N at the vertex of a level's parabola of ln loss over ln N, if inside the sizes tried."""
+    level = sorted(level, key=lambda item: item.params)
+    x = np.log([item.params for item in level])
+    vertex = _vertex(x, np.log([item.loss for item in level]))
+    if vertex is None or not x[0] < vertex < x[-1]:
+        return None
+    ratios = np.log([item.tokens / item.params for item in level])
+    return float(np.exp(np.interp(vertex, x, ratios)))
 
 
 def _vertex(x: np.ndarray, y: np.ndarray) -> float | None:

@@ -61,7 +61,11 @@ tracking: {{enabled: false}}
 IDLE_DESIGNS = {
     "isoflop, 5 levels x 8": "levels: 5, level_factor: 2.15, sizes: 8, span: 3",
     "isoflop, 4 levels x 10": "levels: 4, sizes: 10, span: 4",
+    "isoflop, 4 levels x 10, overlapping": "levels: 4, sizes: 10, span: 4, overlap: true",
     "isoflop, 8 levels x 5": "levels: 8, sizes: 5, level_factor: 1.8, span: 3",
+    "isoflop, 8 levels x 5, overlapping": (
+        "levels: 8, sizes: 5, level_factor: 1.8, span: 3, overlap: true"
+    ),
     "adaptive": "kind: adaptive",
     "adaptive, 8 sizes, batches of 8": "kind: adaptive, sizes: 8, batch: 8",
 }

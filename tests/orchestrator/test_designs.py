@@ -62,6 +62,8 @@ def test_a_design_without_a_kind_is_isoflop_and_its_digest_has_no_new_keys() -> 
     assert set(plain.science()["design"]) == {
         "kind", "levels", "level_factor", "sizes", "span", "tokens_per_parameter",
     }  # fmt: skip
+    overlapping = parse_budget(HEAD + "design: {overlap: true}\n")
+    assert overlapping.science()["design"]["overlap"] is True
 
 
 @pytest.mark.parametrize(
@@ -357,10 +359,10 @@ def test_levels_wait_for_those_below_them_and_batches_for_all_but_two_rounds(
     facts: DataFacts,
 ) -> None:
     design = adaptive(parse_budget(ADAPTIVE), facts)
-    assert [design.lag(number) for number in (1, 3, 4, 5, 6, 9)] == [0, 0, 1, 2, 2, 2]
+    assert [design.lag(number, tuple) for number in (1, 3, 4, 5, 6, 9)] == [0, 0, 1, 2, 2, 2]
     levels = parse_budget(HEAD + "design: {levels: 3, tokens_per_parameter: 150}\n")
     longer = design_of(levels, facts, budget_flops=9e12, first_budget_flops=8e12)
-    assert [longer.lag(number) for number in (3, 4, 5, 6, 9)] == [0, 0, 1, 2, 2]
+    assert [longer.lag(number, tuple) for number in (3, 4, 5, 6, 9)] == [0, 0, 1, 2, 2]
 
 
 def test_noise_belongs_to_the_trial_and_to_the_world(facts: DataFacts, hardware: Hardware) -> None:

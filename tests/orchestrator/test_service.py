@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 
 from analysis.report import SweepFacts
+from orchestrator.designs.base import Measurement
 from orchestrator.display import SilentDisplay
 from orchestrator.errors import Exit, StateRefused
 from orchestrator.executors.base import Finished, Job
 from orchestrator.interim import InterimReport
 from orchestrator.journal import read_state
+from orchestrator.rounds import design_of
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.state import SweepState, TrialStatus
+from tests.orchestrator.conftest import BUDGET
 from trainer.result import RunResult, RunStatus
 
 
@@ -176,11 +179,19 @@ def test_running_a_finished_sweep_again_trains_nothing_and_starts_no_executor(
     assert after == before
 
 
+OVERLAPPING = BUDGET.replace("sizes: 5,", "sizes: 5, overlap: true,")
+
+
+@pytest.mark.parametrize("text", [BUDGET, OVERLAPPING], ids=["one after the other", "overlapping"])
 @pytest.mark.parametrize("crash_after", [1, 4, 6, 11, 14])
 def test_a_driver_that_dies_anywhere_is_continued_to_the_same_table(
-    make_setting: Callable[..., Setting], fake_executor: Any, tmp_path: Path, crash_after: int
+    make_setting: Callable[..., Setting],
+    fake_executor: Any,
+    tmp_path: Path,
+    crash_after: int,
+    text: str,
 ) -> None:
-    whole = make_setting()
+    whole = make_setting(text)
     run(whole, fake_executor)
     expected = (whole.sweep_dir / "losses.csv").read_bytes()
 
@@ -207,6 +218,37 @@ def test_a_driver_that_dies_anywhere_is_continued_to_the_same_table(
     assert outcome.state.counts["completed"] == 15
     assert len(second.submitted) == 15 - crash_after
     assert (setting.sweep_dir / "losses.csv").read_bytes() == expected
+
+
+def test_an_overlapping_level_begins_beside_the_one_below_it_centred_on_the_one_below_that(
+    make_setting: Callable[..., Setting], fake_executor: Any
+) -> None:
+    submitted_before_an_end = []
+
+    def look(job: Job) -> None:
+        submitted_before_an_end.append(len(fake_executor.submitted))
+
+    fake_executor.before = look
+    levels = run(make_setting(OVERLAPPING), fake_executor).state.levels
+    # The second level waits for the first; both of the others are then there at once.
+    assert submitted_before_an_end == [5] * 5 + [15] * 10
+    assert [level.reason for level in levels[1:]] == ["the minimum of level 1"] * 2
+
+
+@pytest.mark.parametrize(("best", "lag"), [(2, 1), (0, 0), (4, 0)])
+def test_a_level_overlaps_only_above_an_interior_minimum(
+    make_setting: Callable[..., Setting], best: int, lag: int
+) -> None:
+    setting = make_setting(OVERLAPPING)
+    design = design_of(setting.budget, setting.data.facts, budget_flops=8e12)
+    below = [
+        Measurement(level=1, params=1e4 * 2.0**k, tokens=1e7, loss=3.0 + 0.01 * (k - best) ** 2)
+        for k in range(5)
+    ]
+    beside = [dataclasses.replace(m, level=2, loss=9.0 - m.loss) for m in below]
+    assert design.lag(3, lambda: below) == lag
+    assert design.lag(3, lambda: [*below, *beside]) == lag
+    assert design.lag(2, lambda: below) == 0
 
 
 def test_a_lost_worker_is_retried_and_counted(
@@ -369,10 +411,11 @@ def test_sigterm_exits_with_its_own_code(
     assert read_state(setting.sweep_dir).counts["completed"] == 0
 
 
+@pytest.mark.parametrize("text", [BUDGET, OVERLAPPING], ids=["one after the other", "overlapping"])
 def test_the_table_does_not_depend_on_the_order_of_execution(
-    make_setting: Callable[..., Setting], fake_executor: Any, tmp_path: Path
+    make_setting: Callable[..., Setting], fake_executor: Any, tmp_path: Path, text: str
 ) -> None:
-    setting = make_setting()
+    setting = make_setting(text)
     run(setting, fake_executor)
 
     class Reversed(type(fake_executor)):  # type: ignore[misc]
