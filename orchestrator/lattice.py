@@ -87,19 +87,24 @@ def _experts(mixture: Mixture, d_ff: int) -> Experts:
     )
 
 
+RUNGS = 8
+"""Sizes a decade of the ladder."""
+
+
 @functools.cache
 def size_ladder(model: Model, vocab_size: int) -> tuple[tuple[int, Shape], ...]:
     """The shapes nearest to sizes an eighth of a decade apart, with their N, ascending."""
     counts = lattice(model, vocab_size)
     low, high = math.log10(counts[0][0]), math.log10(counts[-1][0])
-    wanted = (10 ** (step / 8) for step in range(math.ceil(8 * low), math.floor(8 * high) + 1))
+    steps = range(math.ceil(RUNGS * low), math.floor(RUNGS * high) + 1)
+    wanted = (10 ** (step / RUNGS) for step in steps)
     found = {shape for params in wanted if (shape := nearest_shape(model, vocab_size, params))}
     return tuple((n, shape) for n, shape in counts if shape in found)
 
 
-def on_ladder(params: float) -> float:
-    """The size of the ladder that is nearest to a size."""
-    return 10 ** (round(8 * math.log10(params)) / 8)
+def on_ladder(params: float, *, rungs: int = RUNGS) -> float:
+    """The size that is nearest to a size, of those a ladder has in every decade."""
+    return 10 ** (round(rungs * math.log10(params)) / rungs)
 
 
 def nearest_shape(

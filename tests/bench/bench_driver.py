@@ -77,6 +77,7 @@ CACHING_DESIGNS = {
     "ladder, 4 sizes x 4 token counts": (
         "kind: ladder, sizes: [20M, 40M, 80M, 160M], multiples: [0.5, 1, 2, 4]"
     ),
+    "isoflop, by default": "levels: 4",
     "isoflop, 5 levels x 8, factor 2.15": "levels: 5, level_factor: 2.15, sizes: 8, span: 3",
     "isoflop, 5 levels x 7, factor 2": "levels: 5, level_factor: 2, sizes: 7, span: 4",
     "isoflop, 5 levels x 7, factor 3.16": "levels: 5, sizes: 7, span: 4",

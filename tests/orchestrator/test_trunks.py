@@ -14,9 +14,11 @@ from orchestrator.errors import BadInput
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.hardware import Machine
 from orchestrator.plan import Plan, make_plan
+from orchestrator.rounds import _rungs
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.trial import Hardware
+from trainer.data.facts import DataFacts
 
 TEXT = """\
 name: {name}
@@ -125,3 +127,51 @@ def test_a_trunk_whose_rules_depend_on_tokens_is_refused_before_training(
     assert f"give {key} as a number" in fault.remedy
     # The same warmup for every run, without asking for a trunk: a warning, and a plan.
     assert any("share no trunk" in line for line in plan('warmup_fraction: "5*B/D"').warnings)
+
+
+def steps_per_run(design: str, facts: DataFacts, hardware: Hardware) -> tuple[float, Plan]:
+    """Steps trained with shared trunks over those of independent runs, cooldowns of 10 %."""
+    plan = make_plan(
+        parse_budget(
+            "name: shared\nbudget: {flops: 1e20}\nmodel: {context: 128}\n"
+            "training: {schedule: wsd, warmup_steps: 20, cooldown_fraction: 0.1, "
+            "batch_tokens: 512, min_steps: 300, learning_rate: 0.01}\n"
+            f"design: {{{design}, tokens_per_parameter: 150}}\n"
+        ),
+        facts,
+        hardware,
+    )
+    trunks: dict[str, list[tuple[float, float]]] = {}
+    for trial in plan.trials:
+        tail = trial.config.schedule.cooldown_steps / trial.config.steps
+        trunks.setdefault(trial.config.trajectory_id, []).append(
+            (trial.flops * (1 - tail), trial.flops * tail)
+        )
+    shared = sum(max(t for t, _ in runs) + sum(c for _, c in runs) for runs in trunks.values())
+    return shared / sum(trial.flops for trial in plan.trials), plan
+
+
+@pytest.mark.parametrize("design", ["levels: 4", "levels: 5", "levels: 5, sizes: 8, span: 3"])
+def test_levels_share_trunks_and_keep_their_sizes_apart(
+    design: str, facts: DataFacts, hardware: Hardware
+) -> None:
+    share, plan = steps_per_run(design, facts, hardware)
+    assert share <= 0.85
+    for level in plan.levels:
+        sizes = sorted(trial.counts.matmul for trial in level.trials)
+        wanted = 8 if "sizes" in design else 7
+        assert len(set(sizes)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("design", "rungs"),
+    [
+        ("levels: 4", 6),
+        ("levels: 4, sizes: 9", 8),
+        ("levels: 4, span: 2.5", 8),
+        ("kind: adaptive", 8),
+    ],
+)
+def test_the_ladder_of_sizes_is_coarse_only_where_a_level_has_room(design: str, rungs: int) -> None:
+    text = f"name: a\nbudget: {{flops: 1e15}}\ndesign: {{{design}}}\n"
+    assert _rungs(parse_budget(text).design) == rungs
