@@ -163,6 +163,15 @@ def test_levels_share_trunks_and_keep_their_sizes_apart(
         assert len(set(sizes)) == wanted
 
 
+def test_a_coarser_ladder_shares_more(
+    facts: DataFacts, hardware: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse, _ = steps_per_run("levels: 5", facts, hardware)
+    monkeypatch.setattr("orchestrator.rounds.COARSE_RUNGS", 8)
+    fine, _ = steps_per_run("levels: 5", facts, hardware)
+    assert coarse < fine
+
+
 @pytest.mark.parametrize(
     ("design", "rungs"),
     [
