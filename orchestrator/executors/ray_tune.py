@@ -517,6 +517,10 @@ def _event_callback(events: queue.SimpleQueue[ExecutorEvent], placed: dict[str, 
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
             report = trial.last_result or {}
+            # Tune's statistics of every number of a report are most of what a trial that is over
+            # holds in the driver's memory; nobody asks for them.
+            trial.metric_analysis.clear()
+            trial.metric_n_steps.clear()
             if "percent" in report:
                 self._sink.put(Pruned(trial_id=trial.config["job"].trial_id))
                 return

@@ -179,6 +179,20 @@ def test_a_trial_that_fails_is_a_result_and_not_a_lost_worker(
     assert "planned for data 000" in event.result.message
 
 
+def test_a_trial_that_is_over_leaves_no_statistics_in_the_memory_of_the_driver(
+    executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
+) -> None:
+    short = job(data_dir, tmp_path, steps=5, seed=41)
+    executor.submit(short)
+    events_of(executor, 1)
+    trial = executor._placed[short.trial_id]
+    deadline = time.monotonic() + PATIENCE_S
+    while not trial.is_finished() or trial.metric_analysis or trial.metric_n_steps:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert trial.last_result
+
+
 def test_a_stop_file_interrupts_running_trials(
     executor: RayTuneExecutor, data_dir: Path, tmp_path: Path
 ) -> None:
