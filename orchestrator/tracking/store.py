@@ -29,8 +29,6 @@ _ENVIRONMENT = {
 }
 SQLITE = "sqlite:///"
 """How the URI of a local store begins."""
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""What makes MLflow's pages of a new experiment those for training, not those for chat models."""
 BATCH = 1000
 """Metrics per call: MLflow's own limit."""
 ROW_TAG = "sweep.row"
@@ -63,7 +61,7 @@ class Store:
                     found.experiment_id
                     if found is not None
                     else self.client.create_experiment(
-                        experiment, artifact_location=artifacts.as_uri(), tags=EXPERIMENT_TAGS
+                        experiment, artifact_location=artifacts.as_uri()
                     )
                 )
             except MlflowException as error:

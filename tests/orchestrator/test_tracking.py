@@ -258,11 +258,6 @@ def test_a_run_whose_parameters_were_refused_gets_them_later(
     assert all(run.data.params for run in runs)
 
 
-def test_mlflow_is_told_that_the_experiment_is_about_training(swept: Setting) -> None:
-    experiment = project(swept).store.client.get_experiment_by_name("e")
-    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-
-
 def test_what_a_model_says_is_an_artifact_of_its_run(swept: Setting) -> None:
     trials = list(read_state(swept.sweep_dir).trials)
     folder = swept.sweep_dir / "trials" / trials[0]

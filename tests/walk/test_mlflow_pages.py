@@ -74,16 +74,6 @@ def test_the_sweep_s_own_run_says_its_answer_in_its_note(
         assert page.get_by_text("report/report.html").first.is_visible()
 
 
-def test_the_experiment_opens_on_the_runs_that_were_trained(
-    links: dict[str, str], browser: Any, shots: Path
-) -> None:
-    with opened(browser, width=1600) as page:
-        page.goto(re.sub(r"/runs\?.*", "", links["table of runs"]))
-        page.get_by_text(re.compile(r"L\d · ")).first.wait_for(timeout=WAIT_MS)
-        page.wait_for_timeout(1000)
-        page.screenshot(path=shots / "mlflow-experiment.png")
-
-
 def test_the_report_renders_inside_mlflow(links: dict[str, str], browser: Any, shots: Path) -> None:
     with opened(browser, width=1600, height=1100) as page:
         page.goto(links["report"])
