@@ -29,7 +29,7 @@ JOBS ?= 2
 test: setup  ## run the whole test suite (JOBS=4 for more files at a time)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
-faults: setup  ## the fault matrix whole: kills, signals, full disks, dead trackers (an hour); writes docs/guarantees.md
+faults: setup  ## the fault matrix whole: kills, signals, full disks, dead trackers (40 minutes); writes docs/guarantees.md
 	@mkdir -p build && rm -f build/faults-*.json
 	@export OMP_NUM_THREADS=1; failed=0; \
 	  lane() { $(BIN)/python -m pytest -q tests/faults --full-matrix --lane $$1 --account build/faults-$$1.json; }; \
@@ -93,7 +93,7 @@ build/docs/.installed: docs/constraints.txt
 
 # Its own environment: a browser driver is nothing that a sweep needs. Chromium and tmux are the
 # system's. What the walk saw lies in build/walk/shots.
-walk: setup build/walk/.installed  ## a stranger's walk through a real terminal and a real browser (5 minutes)
+walk: setup build/walk/.installed  ## a stranger's walk through a real terminal and a real browser (10 minutes)
 	@build/walk/bin/python -m pytest -q tests/walk
 
 build/walk/.installed: tests/walk/constraints.txt
