@@ -87,8 +87,8 @@ def _experts(mixture: Mixture, d_ff: int) -> Experts:
     )
 
 
-RUNGS = 8
-"""Sizes a decade of the ladder."""
+SIZES_PER_DECADE = 8
+"""Sizes of the ladder in a decade."""
 
 
 @functools.cache
@@ -96,15 +96,15 @@ def size_ladder(model: Model, vocab_size: int) -> tuple[tuple[int, Shape], ...]:
     """The shapes nearest to sizes an eighth of a decade apart, with their N, ascending."""
     counts = lattice(model, vocab_size)
     low, high = math.log10(counts[0][0]), math.log10(counts[-1][0])
-    steps = range(math.ceil(RUNGS * low), math.floor(RUNGS * high) + 1)
-    wanted = (10 ** (step / RUNGS) for step in steps)
+    steps = range(math.ceil(SIZES_PER_DECADE * low), math.floor(SIZES_PER_DECADE * high) + 1)
+    wanted = (10 ** (step / SIZES_PER_DECADE) for step in steps)
     found = {shape for params in wanted if (shape := nearest_shape(model, vocab_size, params))}
     return tuple((n, shape) for n, shape in counts if shape in found)
 
 
-def on_ladder(params: float, *, rungs: int = RUNGS) -> float:
+def on_ladder(params: float, *, per_decade: int = SIZES_PER_DECADE) -> float:
     """The size that is nearest to a size, of those a ladder has in every decade."""
-    return 10 ** (round(rungs * math.log10(params)) / rungs)
+    return 10 ** (round(per_decade * math.log10(params)) / per_decade)
 
 
 def nearest_shape(

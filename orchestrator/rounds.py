@@ -31,7 +31,7 @@ from orchestrator.designs.fixed import points_of
 from orchestrator.designs.kinds import designer
 from orchestrator.errors import BadInput, Fault
 from orchestrator.lattice import (
-    RUNGS,
+    SIZES_PER_DECADE,
     lattice,
     nearest_shape,
     on_ladder,
@@ -54,7 +54,7 @@ from trainer.shapes import Shape, count_parameters
 if TYPE_CHECKING:
     from trainer.data.facts import DataFacts
 
-COARSE_RUNGS = 6
+COARSE_PER_DECADE = 6
 """Sizes a decade where the levels of an isoFLOP design share trunks and their spacing allows it:
 the default plan costs 0.80 of independent runs on it, 0.88 on the ladder of eight (measured)."""
 
@@ -207,12 +207,12 @@ def _shapes(budget: Budget, facts: DataFacts, asked: Round, notes: Notes) -> dic
 
     Where runs of one size can share a trunk, levels share sizes: those of a ladder.
     """
-    rungs = _rungs(budget.design)
+    per_decade = _per_decade(budget.design)
     shapes: dict[float, Shape] = {}
     shared = asked.even and share_trunks(budget)
     for params in dict.fromkeys(point.params for point in asked.points if point.shape is None):
         taken = frozenset(shapes.values()) if asked.even else frozenset()
-        wanted = on_ladder(params, rungs=rungs) if shared else params
+        wanted = on_ladder(params, per_decade=per_decade) if shared else params
         shape = nearest_shape(budget.model, facts.vocab_size, wanted, taken=taken)
         if shape is None:
             notes.add(
@@ -224,16 +224,16 @@ def _shapes(budget: Budget, facts: DataFacts, asked: Round, notes: Notes) -> dic
     return shapes
 
 
-def _rungs(design: Design) -> int:
+def _per_decade(design: Design) -> int:
     """Sizes a decade of the ladder on which levels share sizes.
 
     The coarser it is, the more trunks are shared, as long as no two sizes of a level meet on one
     rung. Batches are chosen from `size_ladder`, and so levels that batches follow lie on it.
     """
     if not isinstance(design, IsoflopDesign):
-        return RUNGS
+        return SIZES_PER_DECADE
     spacing = 2 * math.log10(design.span) / (design.sizes - 1)
-    return COARSE_RUNGS if spacing >= 1 / COARSE_RUNGS else RUNGS
+    return COARSE_PER_DECADE if spacing >= 1 / COARSE_PER_DECADE else SIZES_PER_DECADE
 
 
 def share_trunks(budget: Budget) -> bool:

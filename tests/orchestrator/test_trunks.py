@@ -14,7 +14,7 @@ from orchestrator.errors import BadInput
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.hardware import Machine
 from orchestrator.plan import Plan, make_plan
-from orchestrator.rounds import _rungs
+from orchestrator.rounds import _per_decade
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.trial import Hardware
@@ -167,13 +167,13 @@ def test_a_coarser_ladder_shares_more(
     facts: DataFacts, hardware: Hardware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse, _ = steps_per_run("levels: 5", facts, hardware)
-    monkeypatch.setattr("orchestrator.rounds.COARSE_RUNGS", 8)
+    monkeypatch.setattr("orchestrator.rounds.COARSE_PER_DECADE", 8)
     fine, _ = steps_per_run("levels: 5", facts, hardware)
     assert coarse < fine
 
 
 @pytest.mark.parametrize(
-    ("design", "rungs"),
+    ("design", "per_decade"),
     [
         ("levels: 4", 6),
         ("levels: 4, sizes: 9", 8),
@@ -181,6 +181,8 @@ def test_a_coarser_ladder_shares_more(
         ("kind: adaptive", 8),
     ],
 )
-def test_the_ladder_of_sizes_is_coarse_only_where_a_level_has_room(design: str, rungs: int) -> None:
+def test_the_ladder_of_sizes_is_coarse_only_where_a_level_has_room(
+    design: str, per_decade: int
+) -> None:
     text = f"name: a\nbudget: {{flops: 1e15}}\ndesign: {{{design}}}\n"
-    assert _rungs(parse_budget(text).design) == rungs
+    assert _per_decade(parse_budget(text).design) == per_decade
