@@ -70,7 +70,7 @@ def row(trial: TrialState, *, unique_tokens: int) -> dict[str, Any]:
         "steps": config.steps,
         "learning_rate": config.optimizer.learning_rate,
         "seed": config.seed,
-        "trajectory_id": config.trajectory_id,
+        "trajectory_id": config.trajectory_id if config.shares_trajectory else trial.trial_id,
         "wall_s": result.wall_s if result else None,
         "device": result.device if result else "",
         "tokens_per_s": result.tokens_per_s if result else None,

@@ -13,7 +13,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +28,8 @@ LOCK = ".lock"
 HOLDER = ".lock.holder"
 PATIENCE_S = 0.5
 """How long the lock is tried for: who asks whether a sweep is running holds it for an instant."""
+_HEAD = len('{"crc":"01234567",')
+"""Bytes before the part of a line that its checksum covers."""
 DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 """Errors of a disk that takes no more."""
 
@@ -49,12 +51,10 @@ class Journal:
         self.sweep_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_lock()
         path = self.sweep_dir / JOURNAL
-        events, whole = _parse(path)
-        if path.exists() and whole < path.stat().st_size:
-            os.truncate(path, whole)
+        self.state = fold(self._kept(path))
+        if path.exists() and self._length < path.stat().st_size:
+            os.truncate(path, self._length)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._next, self._length = len(events), whole
-        self.state = fold(events)
         return self
 
     def __exit__(
@@ -92,6 +92,12 @@ class Journal:
         self._next += 1
         self.state = fold([event], self.state)
         return event
+
+    def _kept(self, path: Path) -> Iterator[Event]:
+        """The events that are in the file already; where the next one goes follows them."""
+        for event, end in _parse(path):
+            self._next, self._length = event.seq + 1, end
+            yield event
 
     def _take_lock(self) -> None:
         holder = self.sweep_dir / HOLDER
@@ -132,8 +138,10 @@ def read_state(sweep_dir: Path) -> SweepState:
     return fold(read_events(sweep_dir))
 
 
-def read_events(sweep_dir: Path) -> list[Event]:
+def read_events(sweep_dir: Path) -> Iterator[Event]:
     """The events of a sweep directory, without locking it; a torn last line is left alone.
+
+    They come one at a time: a large journal's records need not all be held at once.
 
     Raises:
         StateRefused: when there is no journal, or it is damaged.
@@ -148,7 +156,7 @@ def read_events(sweep_dir: Path) -> list[Event]:
                 remedy="name the folder of a sweep that was started with `sweep run`",
             )
         )
-    return _parse(path)[0]
+    return (event for event, _ in _parse(path))
 
 
 def read_new(sweep_dir: Path, *, offset: int, seq: int) -> tuple[list[Event], int]:
@@ -199,19 +207,31 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 def _line(event: Event) -> bytes:
     record = {"seq": event.seq, "time": event.time, "kind": event.kind.value, "data": event.data}
-    body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return f'{{"crc":"{zlib.crc32(body.encode()):08x}",{body[1:]}\n'.encode()
+    body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return b'{"crc":"%08x",%b\n' % (zlib.crc32(body), body[1:])
 
 
-def _parse(path: Path) -> tuple[list[Event], int]:
-    """Events of a journal, and how many of its bytes are whole lines."""
+def _record(line: bytes) -> dict[str, Any]:
+    """What stands in a line, which must be as `_line` wrote it, byte by byte.
+
+    Raises:
+        ValueError: when it is not.
+    """
+    head, body = line[:_HEAD], b"{" + line[_HEAD:]
+    if head != b'{"crc":"%08x",' % zlib.crc32(body):
+        raise ValueError("the line does not have its checksum")
+    record: dict[str, Any] = json.loads(body)
+    return record
+
+
+def _parse(path: Path) -> Iterator[tuple[Event, int]]:
+    """Events of a journal, each with the place in the file behind its line."""
     if not path.exists():
-        return [], 0
-    events: list[Event] = []
-    whole = 0
+        return
+    place = 0
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
-        event = _event(line, len(events)) if line else None
+        event = _event(line, number - 1) if line else None
         if event is None:
             if line and (kind := _unknown_kind(line)):
                 raise _newer(path, number, kind)
@@ -220,36 +240,29 @@ def _parse(path: Path) -> tuple[list[Event], int]:
             break
         if number == len(lines):
             break  # without its newline the line was never acknowledged: it did not happen
-        events.append(event)
-        whole += len(line) + 1
-    return events, whole
+        place += len(line) + 1
+        yield event, place
 
 
 def _event(line: bytes, seq: int) -> Event | None:
     try:
-        record = json.loads(line)
-        crc = record.pop("crc")
-        body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        if int(crc, 16) != zlib.crc32(body.encode()) or record["seq"] != seq:
+        record = _record(line)
+        if record["seq"] != seq:
             return None
         return Event(
             seq=seq, time=record["time"], kind=EventKind(record["kind"]), data=record["data"]
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 
 def _unknown_kind(line: bytes) -> str:
     """The kind of a whole event that this release does not know; empty for any other line."""
     try:
-        record = json.loads(line)
-        crc = record.pop("crc")
-        body = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        kind = str(record["kind"])
-        known = kind in {item.value for item in EventKind}
-        return "" if known or int(crc, 16) != zlib.crc32(body.encode()) else kind
-    except (ValueError, KeyError, TypeError, AttributeError):
+        kind = str(_record(line)["kind"])
+    except (ValueError, KeyError, TypeError):
         return ""
+    return "" if kind in {item.value for item in EventKind} else kind
 
 
 def _newer(path: Path, number: int, kind: str) -> StateRefused:

@@ -153,6 +153,11 @@ class TrainConfig:
         return _digest(identity_record(self))
 
     @property
+    def shares_trajectory(self) -> bool:
+        """Whether a run of another length can begin as this one does."""
+        return self.schedule.name == "wsd" and self.early_stopping is None
+
+    @property
     def trajectory_id(self) -> str:
         """Identity of what two runs of different length can share before any cooldown.
 
@@ -160,11 +165,12 @@ class TrainConfig:
         warmup; with a `wsd` schedule they share their weights up to the earlier cooldown. A
         `cosine` run depends on its own length from the first step, so its trajectory is its own.
         """
+        if not self.shares_trajectory:
+            return self.trial_id
         record = identity_record(self)
-        if self.schedule.name == "wsd" and self.early_stopping is None:
-            del record["steps"], record["validation_tokens"]
-            for name in ("cooldown_steps", "cooldown", "floor"):
-                del record["schedule"][name]
+        del record["steps"], record["validation_tokens"]
+        for name in ("cooldown_steps", "cooldown", "floor"):
+            del record["schedule"][name]
         return _digest(record)
 
     def to_json(self) -> str:

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 def branch_step(config: TrainConfig) -> int | None:
     """The last step whose state longer runs can share; None when a run shares nothing."""
-    if config.schedule.name != "wsd" or config.early_stopping is not None:
+    if not config.shares_trajectory:
         return None
     branch = config.steps - config.schedule.cooldown_steps
     # Before the end of the warmup there is nothing worth sharing.
