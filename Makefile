@@ -3,26 +3,32 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup quickstart test check audit audit-if-installed format layers faults faults-mutants service-test bench-orchestrator bench-trainer bench-analysis bench-coverage validation docs walk clean
+.PHONY: help setup lock quickstart test check audit format layers faults faults-mutants service-test bench-orchestrator bench-trainer bench-analysis bench-coverage validation docs walk clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed  ## make .venv with `sweep` in it (locked versions)
 
-$(VENV)/.installed: pyproject.toml constraints.txt docker/install-torch.sh
+# Every file that is fetched must have a hash of the lock; torch's CPU build alone has only its version.
+LOCKED := install -q --disable-pip-version-check --no-deps --require-hashes
+
+$(VENV)/.installed: pyproject.toml constraints.txt docker/installers.txt docker/torch-constraints.txt docker/install-torch.sh
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.x")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked dependencies into $(VENV) (once; a few minutes) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check pip==26.3 uv==0.13.8
+	@$(BIN)/python -m pip $(LOCKED) -r docker/installers.txt
 	@docker/install-torch.sh $(BIN)/python
-	@$(BIN)/python -m pip install -q --no-deps -r constraints.txt
+	@$(BIN)/python -m pip $(LOCKED) -r constraints.txt
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m pip check
 	@touch $@
 
 quickstart: setup  ## train about 15 small models and print the answer (6 minutes on 2 cores)
 	@$(BIN)/sweep run sweeps/quickstart.yaml -y
+
+lock: setup  ## pin anew, with the hashes of all files; UPGRADE=1 takes newer releases, none younger than a week
+	@docker/lock.sh $(BIN)/python
 
 # Files run side by side, each on one thread; within a file the order is kept.
 JOBS ?= 2
@@ -46,7 +52,7 @@ service-test: setup  ## the service in earnest: submit, kill it, start it again,
 faults-mutants: setup  ## take away what guards the promises, one at a time: a row must fail (2 minutes)
 	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.mutants
 
-check: setup format-check layers audit-if-installed  ## format, lint, types, layer contracts, known holes
+check: setup format-check layers audit  ## format, lint, types, layer contracts, known holes
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
@@ -88,7 +94,7 @@ docs: setup build/docs/.installed  ## build the documentation into build/site, w
 
 build/docs/.installed: docs/constraints.txt
 	@test -x build/docs/bin/python || $(PYTHON) -m venv build/docs
-	@build/docs/bin/python -m pip install -q --disable-pip-version-check --no-deps -r docs/constraints.txt
+	@build/docs/bin/python -m pip $(LOCKED) -r docs/constraints.txt
 	@touch $@
 
 # Its own environment: a browser driver is nothing that a sweep needs. Chromium and tmux are the
@@ -98,30 +104,26 @@ walk: setup build/walk/.installed  ## a stranger's walk through a real terminal 
 
 build/walk/.installed: tests/walk/constraints.txt
 	@test -x build/walk/bin/python || $(PYTHON) -m venv build/walk
-	@build/walk/bin/python -m pip install -q --disable-pip-version-check --no-deps -r tests/walk/constraints.txt
+	@build/walk/bin/python -m pip $(LOCKED) -r tests/walk/constraints.txt
 	@touch $@
 
 # Asks PyPI's advisories once a day; without an answer it says so and goes on.
-audit: setup build/audit/.installed audit-if-installed  ## the pinned packages against known holes (pip-audit)
-
-audit-if-installed:
-	@if test -x build/audit/bin/pip-audit; then \
-	  PIPAPI_PYTHON_LOCATION=$(BIN)/python AUDIT_ANSWER=build/audit/answer.txt \
-	    $(BIN)/python tests/audit/audit.py build/audit/bin/pip-audit constraints.txt; \
-	else echo "audit: not asked; make audit installs pip-audit, and make check asks from then on"; fi
+audit: setup build/audit/.installed  ## the pinned packages against known holes (pip-audit)
+	@PIPAPI_PYTHON_LOCATION=$(BIN)/python AUDIT_ANSWER=build/audit/answer.txt \
+	  $(BIN)/python tests/audit/audit.py build/audit/bin/pip-audit constraints.txt \
+	  docker/torch-constraints.txt
 
 build/audit/.installed: tests/audit/constraints.txt
 	@test -x build/audit/bin/python || $(BIN)/python -m venv --without-pip build/audit
-	@$(BIN)/python -m pip -q --python build/audit/bin/python install --disable-pip-version-check \
-	  --no-deps -r tests/audit/constraints.txt 2>/dev/null \
+	@$(BIN)/python -m pip --python build/audit/bin/python $(LOCKED) \
+	  -r tests/audit/constraints.txt 2>/dev/null \
 	  || echo "audit: pip-audit could not be installed"
 	@touch $@
 
 # Its own environment; where it cannot be installed the bench says so and goes on.
 build/peers/.installed: tests/bench/peers.txt
 	@test -x build/peers/bin/python || $(PYTHON) -m venv build/peers
-	@build/peers/bin/python -m pip install -q --disable-pip-version-check --no-deps \
-	  -r tests/bench/peers.txt && touch $@ || true
+	@build/peers/bin/python -m pip $(LOCKED) -r tests/bench/peers.txt && touch $@ || true
 
 clean:  ## remove what `setup` and the checks made (never your outputs/)
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,6 +4,9 @@
 # TORCH_BUILD=auto (default)  the CUDA build where `nvidia-smi -L` lists a GPU, else the CPU build
 # TORCH_BUILD=cpu | cuda      that build
 #
+# What comes from the package index must have a hash of docker/torch-constraints.txt. Of the CPU
+# build for Linux only the version is fixed: its wheels lie elsewhere, with hashes of their own.
+#
 # On Linux the package index serves the CUDA build under the plain version, so the CPU build is
 # taken (1) from whatever pip is configured to find, if that is a +cpu wheel, or else (2) through
 # uv, which knows where PyTorch keeps its CPU wheels. Nothing else is ever downloaded for a CPU.
@@ -28,7 +31,7 @@ case "$build:$installed" in
 esac
 
 if [ "$build" = cuda ] || [ "$(uname -s)" != Linux ]; then
-  exec "$python" -m pip install -q -c constraints.txt "$requirement"
+  exec "$python" -m pip install -q --no-deps --require-hashes -r docker/torch-constraints.txt
 fi
 
 found=$("$python" -m pip install -q --dry-run --ignore-installed --no-deps --report - "$requirement" 2>/dev/null |

@@ -1,6 +1,6 @@
 """`make audit`: the pinned packages against the advisories of PyPI, where they can be asked.
 
-`audit.py PIP_AUDIT CONSTRAINTS`; exits with 1 when a pinned release has a known hole. Where no
+`audit.py PIP_AUDIT CONSTRAINTS ...`; exits with 1 when a pinned release has a known hole. Where no
 source of advisories answers, that is said and nothing fails: a check that needs the network must
 not stop work without it, and must not pass for done either. With AUDIT_ANSWER=FILE an answer that
 found nothing is kept for a day.
@@ -22,13 +22,14 @@ DAY_S = 86_400
 
 def main() -> int:
     """Ask, and say what was answered."""
-    program, constraints = sys.argv[1:3]
+    program, *constraints = sys.argv[1:]
     kept = Path(os.environ.get("AUDIT_ANSWER", os.devnull))
-    if kept.is_file() and _is_fresh(kept, Path(constraints)):
+    if kept.is_file() and _is_fresh(kept, constraints):
         print(kept.read_text(), end="")
         return 0
-    command = [program, "-r", constraints, "--no-deps", "--disable-pip", "--format", "json",
-               "--progress-spinner", "off", "--timeout", "5"]  # fmt: skip
+    command = [program, *(f"--requirement={file}" for file in constraints), "--no-deps",
+               "--disable-pip", "--format", "json", "--progress-spinner", "off",
+               "--timeout", "5"]  # fmt: skip
     try:
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=TIMEOUT_S
@@ -51,10 +52,11 @@ def main() -> int:
     return _say(f"{len(answered)} packages, no known hole{rest}", kept)
 
 
-def _is_fresh(kept: Path, constraints: Path) -> bool:
+def _is_fresh(kept: Path, constraints: list[str]) -> bool:
     """Whether an answer is of today and of these packages."""
     when = kept.stat().st_mtime
-    return time.time() - when < DAY_S and when > constraints.stat().st_mtime
+    newest = max(Path(file).stat().st_mtime for file in constraints)
+    return time.time() - when < DAY_S and when > newest
 
 
 def _say(answer: str, kept: Path) -> int:
