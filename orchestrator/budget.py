@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from orchestrator.budget_faults import faults_of
 from orchestrator.design_section import Design, IsoflopDesign
@@ -117,6 +117,22 @@ class Data(Section):
     """Held-out tokens that every trial is evaluated on."""
 
 
+class GpuShare(Section):
+    """GPUs of trials up to a size."""
+
+    up_to: Count | None = None
+    """Largest N, matmul parameters; none in the last entry, which holds for all larger sizes."""
+    gpus: Annotated[float, Field(gt=0)]
+    """GPUs of one such trial: a part of one, or whole ones."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"must be a part of one GPU or a whole number of them, got {gpus:g}")
+        return gpus
+
+
 class Execution(Section):
     """Where trials run. Nothing in here changes a loss."""
 
@@ -134,6 +150,9 @@ class Execution(Section):
     """CPU cores of one trial."""
     gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
     """GPUs of one trial, fractions allowed; default: 1 where there is a GPU, else 0."""
+    gpus_by_size: Annotated[tuple[GpuShare, ...], Field(min_length=1)] | None = None
+    """In place of `gpus_per_trial`: GPUs of one trial by the size of its model, smallest first,
+    so that small models share a GPU and large ones have several."""
     checkpoint_every: Seconds = 30.0
     """Time between checkpoints: what a lost worker can cost at most."""
     retries: Annotated[int, Field(ge=0, le=100)] = 3
@@ -141,6 +160,22 @@ class Execution(Section):
     stalled_after: Seconds = 600.0
     """A trial whose step stands still for so long, and for 20 of its own steps, is stuck: its
     worker is ended and it goes on in another one."""
+
+    @model_validator(mode="after")
+    def _gpus_once(self) -> Self:
+        if self.gpus_by_size is None:
+            return self
+        if self.gpus_per_trial is not None:
+            raise ValueError("`gpus_per_trial` and `gpus_by_size` exclude each other, got both")
+        bounds = [share.up_to for share in self.gpus_by_size]
+        given = [bound for bound in bounds[:-1] if bound is not None]
+        if bounds[-1] is not None or len(given) < len(bounds) - 1 or given != sorted(set(given)):
+            found = ", ".join("none" if bound is None else f"{bound:g}" for bound in bounds)
+            raise ValueError(
+                "`gpus_by_size` must go from small to large: `up_to` ascending, and none in the "
+                f"last entry alone, got {found}"
+            )
+        return self
 
 
 class Checks(Section):

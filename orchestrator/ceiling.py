@@ -10,7 +10,7 @@ from orchestrator.budget import Budget
 from orchestrator.design_section import AdaptiveDesign, IsoflopDesign
 from orchestrator.designs.isoflop import level_flops
 from orchestrator.lattice import lattice
-from orchestrator.rounds import Level, duration_s, plan_levels, slot_s
+from orchestrator.rounds import Level, device_s, duration_s, plan_levels
 from orchestrator.trial import Hardware, Notes
 from trainer.flops import training_flops_per_token
 
@@ -34,7 +34,7 @@ def ceiling_of(budget: Budget, facts: DataFacts, hardware: Hardware) -> float:
     def time_of(levels: Sequence[Level]) -> float:
         if spending.wall_clock is not None:
             return duration_s(levels, hardware.slots)
-        return slot_s(levels)
+        return device_s(levels)
 
     def planned(ceiling: float) -> tuple[Level, ...]:
         return plan_levels(budget, facts, hardware, (), ceiling, Notes())

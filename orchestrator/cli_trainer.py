@@ -37,7 +37,7 @@ def bench(
 ) -> None:
     """Measure this machine's throughput at a budget's sizes; later plans are timed by it."""
     from orchestrator.data import facts_of
-    from orchestrator.hardware import detect, gpus_per_trial, hardware_for, keep
+    from orchestrator.hardware import detect, hardware_for, keep, placement_of
     from orchestrator.machinery import bench as measure
     from orchestrator.model_sizes import with_model_sizes
     from orchestrator.plan import make_plan
@@ -51,7 +51,7 @@ def bench(
     budget = with_model_sizes(with_points(budget, base), base, facts.vocab_size)
     measured = measure(
         make_plan(budget, facts, hardware),
-        device="cuda" if gpus_per_trial(budget, machine) > 0 else "cpu",
+        device="cuda" if placement_of(budget, machine).on_gpus else "cpu",
         threads=max(1, int(budget.run.cpus_per_trial)),
         seconds=seconds,
     )

@@ -12,10 +12,11 @@ from analysis.answer import FitReport, finite, fit_table
 from analysis.compare import compare_reports, comparison_dict
 from analysis.predict import compute_for, predict_loss
 from analysis.targets import Ends, computes_holding, sizes_at
-from orchestrator.budget import parse_budget
 from orchestrator.errors import BadInput, Fault
+from orchestrator.journal import read_state
 from orchestrator.measurements import Measurements
 from orchestrator.outcome import RESAMPLES
+from trainer.shapes import count_parameters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,11 +217,12 @@ def device_speed(runs: Measurements, question: Question) -> Speed:
 
 
 def _devices_per_run(runs: Measurements) -> float:
-    """GPUs that a sweep gave to one trial; 1 where it used none, and for a table."""
+    """GPUs, or cores, that a sweep gave to the runs of its largest model; 1 for a table."""
     if runs.sweep_dir is None:
         return 1.0
-    file = runs.sweep_dir / "budget.yaml"
-    return parse_budget(file.read_text(), file=str(file)).run.gpus_per_trial or 1.0
+    trials = read_state(runs.sweep_dir).trials.values()
+    ran = [(count_parameters(t.config.shape).matmul, t.result.devices) for t in trials if t.result]
+    return max(ran)[1]
 
 
 def _no_question(reason: str) -> BadInput:

@@ -14,12 +14,13 @@ from pathlib import Path
 from orchestrator.budget import Budget
 from orchestrator.errors import BadInput, EnvironmentUnusable, Fault
 from orchestrator.journal import write_atomic
+from orchestrator.placement import ALL_SIZES, Placement
 from orchestrator.state import TrialState
 from orchestrator.throughput import CPU_CORE, GPU, StepTime, Throughput, calibrate
 from orchestrator.trial import Hardware
 
 HARDWARE_FILE = "hardware.json"
-SCHEMA = "sweep.hardware/1"
+SCHEMA = "sweep.hardware/2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,40 +44,43 @@ def hardware_for(budget: Budget, outputs: Path, machine: Machine) -> Hardware:
     Raises:
         BadInput: when one trial asks for more than the whole machine has.
     """
-    run = budget.run
-    asked_gpus = budget.budget.gpus or len(machine.gpus)
-    gpus = gpus_per_trial(budget, machine)
-    if gpus > 0:
-        slots = int(asked_gpus / gpus + 1e-9)
-        prior, have, wanted = GPU, f"{asked_gpus} GPUs", f"{gpus:g}"
+    run, placement = budget.run, placement_of(budget, machine)
+    if placement.on_gpus:
+        devices = budget.budget.gpus or len(machine.gpus)
+        prior, have = GPU, f"{devices} GPUs"
     else:
-        slots = int(machine.cores / run.cpus_per_trial + 1e-9)
-        prior, have, wanted = CPU_CORE, f"{machine.cores} cores", f"{run.cpus_per_trial:g}"
-    if run.slots is not None:
-        slots = run.slots
+        devices = machine.cores
+        prior, have = CPU_CORE, f"{devices} cores"
+    fits = devices + 1e-9 >= placement.most or run.slots is not None
+    slots = run.slots or int(devices / placement.least + 1e-9)
     if run.executor == "inline":
         slots = min(slots, 1)
-    if slots < 1 and run.address is None:
+    if not fits and run.address is None:
         raise BadInput(
             Fault(
                 code="SWP-1202",
-                rule=f"one trial must fit the machine: it asks for {wanted} of {have}",
+                rule=f"one trial must fit the machine: it asks for {placement.most:g} of {have}",
                 place="run",
-                remedy="lower run.cpus_per_trial or run.gpus_per_trial",
+                remedy="lower run.cpus_per_trial, run.gpus_per_trial or run.gpus_by_size",
             )
         )
     return Hardware(
         slots=max(1, slots),
         throughput=_throughput(outputs, prior),
-        precision="bf16" if gpus > 0 else "fp32",
+        precision="bf16" if placement.on_gpus else "fp32",
+        placement=placement,
     )
 
 
-def gpus_per_trial(budget: Budget, machine: Machine) -> float:
-    """GPUs of one trial: what the budget says, else one where there are any."""
-    if budget.run.gpus_per_trial is not None:
-        return budget.run.gpus_per_trial
-    return 1.0 if machine.gpus or budget.budget.gpus else 0.0
+def placement_of(budget: Budget, machine: Machine) -> Placement:
+    """What one trial is given: what the budget says, else one GPU where there are any."""
+    run = budget.run
+    if run.gpus_by_size is not None:
+        shares = tuple((share.up_to or ALL_SIZES, share.gpus) for share in run.gpus_by_size)
+        return Placement(cpus=run.cpus_per_trial, gpus=shares)
+    some = bool(machine.gpus or budget.budget.gpus)
+    gpus = float(some) if run.gpus_per_trial is None else run.gpus_per_trial
+    return Placement(cpus=run.cpus_per_trial, gpus=((ALL_SIZES, gpus),) if gpus else ())
 
 
 def refuse_missing_gpus(budget: Budget, machine: Machine) -> None:
@@ -85,8 +89,8 @@ def refuse_missing_gpus(budget: Budget, machine: Machine) -> None:
     Raises:
         EnvironmentUnusable: when it has fewer.
     """
-    each = gpus_per_trial(budget, machine)
-    wanted = max(each, budget.budget.gpus or 0) if each > 0 else 0.0
+    placement = placement_of(budget, machine)
+    wanted = max(placement.most, budget.budget.gpus or 0) if placement.on_gpus else 0.0
     if budget.run.address is None and wanted > len(machine.gpus):
         raise beyond("GPU", wanted, len(machine.gpus), who="the budget", where="this machine")
 
@@ -106,21 +110,10 @@ def beyond(kind: str, wanted: float, have: float, *, who: str, where: str) -> En
             code="SWP-3002",
             rule=f"{who} asks for {wanted:g} {kind}s, {where} has {have:g}",
             place="run",
-            remedy="lower run.cpus_per_trial, run.gpus_per_trial, run.slots or budget.gpus, or "
-            "name a larger cluster with run.address",
+            remedy="lower run.cpus_per_trial, run.gpus_per_trial, run.gpus_by_size, run.slots or "
+            "budget.gpus, or name a larger cluster with run.address",
         )
     )
-
-
-def processes_of(batch_sequences: int, gpus: float) -> int:
-    """Processes that train one trial: one for each of its GPUs, as far as its batch can be shared.
-
-    Args:
-        batch_sequences: sequences of a step; each process gets equally many.
-        gpus: what a trial may have.
-    """
-    most = max(1, min(int(gpus), batch_sequences))
-    return next(count for count in range(most, 0, -1) if batch_sequences % count == 0)
 
 
 def remember(outputs: Path, prior: Throughput, trials: Iterable[TrialState]) -> Throughput:
@@ -146,6 +139,7 @@ def _step_time(trial: TrialState) -> StepTime | None:
         n_layer=trial.config.shape.n_layer,
         flops_per_step=trial.flops_per_step,
         seconds=trial.config.batch_tokens / result.tokens_per_s,
+        devices=result.devices,
     )
 
 

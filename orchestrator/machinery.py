@@ -32,6 +32,8 @@ class Measured:
     """Exact training FLOPs per second."""
     tokens_per_s: float
     """Training tokens per second."""
+    devices: float
+    """Cores that it was measured on, or one GPU."""
 
     @property
     def step_time(self) -> StepTime:
@@ -40,6 +42,7 @@ class Measured:
             n_layer=self.trial.config.shape.n_layer,
             flops_per_step=self.flops_per_s * self.seconds_per_step,
             seconds=self.seconds_per_step,
+            devices=self.devices,
         )
 
 
@@ -61,6 +64,7 @@ def bench(plan: Plan, *, device: str, threads: int, seconds: float) -> list[Meas
                 seconds_per_step=speed.seconds_per_step,
                 flops_per_s=speed.flops_per_s,
                 tokens_per_s=speed.tokens_per_s,
+                devices=1.0 if device == "cuda" else float(threads),
             )
         )
     return measured

@@ -227,7 +227,8 @@ def _facts(state: SweepState, sweep_dir: Path, budget: Budget) -> SweepFacts:
     assert state.opened is not None
     opened = state.opened
     trials = state.trials.values()
-    slot_s = sum(t.result.wall_s for t in trials if t.result and not t.cached_from)
+    ran = [t.result for t in trials if t.result and not t.cached_from]
+    device_s = sum(result.wall_s * result.devices for result in ran)
     price = budget.budget.price_per_hour
     data = opened["data"]
     return SweepFacts(
@@ -236,8 +237,8 @@ def _facts(state: SweepState, sweep_dir: Path, budget: Budget) -> SweepFacts:
         charged_flops=state.charged_flops,
         useful_flops=sum(t.result.flops for t in trials if t.result and t.result.is_datum),
         target_flops=opened["target_flops"],
-        price=None if price is None else price * slot_s / 3600,
-        slot_hours=slot_s / 3600,
+        price=None if price is None else price * device_s / 3600,
+        slot_hours=sum(result.wall_s for result in ran) / 3600,
         states=state.counts,
         family=_family(budget),
         recipe=_recipe(budget),

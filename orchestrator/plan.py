@@ -15,7 +15,7 @@ from orchestrator.advisories import overrun, refuse_apart, refuse_hopeless, refu
 from orchestrator.budget import Budget
 from orchestrator.ceiling import ceiling_of
 from orchestrator.designs.base import Measurement
-from orchestrator.rounds import Level, duration_s, plan_levels, slot_s
+from orchestrator.rounds import Level, device_s, duration_s, plan_levels
 from orchestrator.trial import Hardware, Notes, Trial, trial_record
 from orchestrator.verifying import added_flops
 from trainer.footprint import CHECKPOINTS_KEPT, checkpoint_bytes
@@ -46,7 +46,7 @@ class Plan:
     """Trials at a time."""
     estimated_s: float
     """Expected duration of the sweep, seconds."""
-    slot_hours: float
+    device_hours: float
     """Expected GPU-hours (core-hours on CPUs)."""
     price: float | None
     """Expected price, when the budget names one."""
@@ -90,7 +90,7 @@ class Plan:
             "target_flops": self.target_flops,
             "slots": self.slots,
             "estimated_s": self.estimated_s,
-            "slot_hours": self.slot_hours,
+            "device_hours": self.device_hours,
             "price": self.price,
             "data_exact": self.data_exact,
             "disk_bytes": self.disk_bytes,
@@ -146,7 +146,7 @@ def make_plan(
     if not measurements:  # before any training, never in the middle of a sweep
         refuse_apart(budget, levels)
     warn(budget, facts, levels, spendable, notes)
-    hours = slot_s(levels) / 3600
+    hours = device_s(levels) / 3600
     price = budget.budget.price_per_hour
     return Plan(
         name=budget.name,
@@ -155,7 +155,7 @@ def make_plan(
         levels=levels,
         slots=hardware.slots,
         estimated_s=duration_s(levels, hardware.slots),
-        slot_hours=hours,
+        device_hours=hours,
         price=None if price is None else price * hours,
         data_exact=facts.exact,
         disk_bytes=_disk_bytes(levels, facts),
@@ -177,15 +177,15 @@ def settle(plan: Plan, paid: Collection[str]) -> Plan:
         dataclasses.replace(level, trials=tuple(t for t in level.trials if t.trial_id not in known))
         for level in plan.levels
     ]
-    hours = slot_s(levels) / 3600
+    hours = device_s(levels) / 3600
     spendable = plan.budget_flops - plan.tuning_flops - plan.aside_flops
     before = overrun(plan.cost_flops, spendable)
     settled = dataclasses.replace(
         plan,
         paid=known,
         estimated_s=duration_s(levels, plan.slots),
-        slot_hours=hours,
-        price=None if plan.price is None else plan.price / plan.slot_hours * hours,
+        device_hours=hours,
+        price=None if plan.price is None else plan.price / plan.device_hours * hours,
     )
     now = overrun(settled.due_flops, spendable)
     warnings = tuple(now if line == before else line for line in plan.warnings)

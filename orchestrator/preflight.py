@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator.budget import Budget
 from orchestrator.display import Display
 from orchestrator.errors import BadInput, EnvironmentUnusable, Fault
-from orchestrator.hardware import Machine, gpus_per_trial
+from orchestrator.hardware import Machine, placement_of
 from orchestrator.journal import Journal, write_atomic
 from orchestrator.plan import Plan
 from orchestrator.setting import Setting
@@ -151,7 +151,7 @@ def settle_precision(
     Returns:
         The arithmetic, and the seconds a step in each that was measured.
     """
-    gpus = gpus_per_trial(budget, machine) > 0
+    gpus = placement_of(budget, machine).on_gpus
     dearest: Trial | None = max(plan.trials, key=lambda trial: trial.flops, default=None)
     if budget.training.precision != "auto" or budget.run.address is not None or dearest is None:
         return hardware.precision, {}
@@ -192,7 +192,7 @@ def settle_kernels(
         {
             "what": "kernels",
             "configs": [dataclasses.asdict(config) for config in configs.values()],
-            "device": "cuda" if gpus_per_trial(budget, machine) > 0 else "cpu",
+            "device": "cuda" if placement_of(budget, machine).on_gpus else "cpu",
             "threads": max(1, int(budget.run.cpus_per_trial)),
         }
     )

@@ -299,9 +299,9 @@ def _opened(trial: Trial) -> Opened:
     )
 
 
-def slot_s(levels: Sequence[Level]) -> float:
-    """Time of all trials one after the other, slot-seconds."""
-    return sum(trial.estimated_s for level in levels for trial in level.trials)
+def device_s(levels: Sequence[Level]) -> float:
+    """What all trials occupy, GPU-seconds, or core-seconds where they run on cores."""
+    return sum(trial.estimated_s * trial.devices for level in levels for trial in level.trials)
 
 
 def duration_s(levels: Sequence[Level], slots: int) -> float:

@@ -20,8 +20,8 @@ from orchestrator.executors.base import Executor
 from orchestrator.hardware import (
     Machine,
     detect,
-    gpus_per_trial,
     hardware_for,
+    placement_of,
     refuse_missing_gpus,
 )
 from orchestrator.journal import JOURNAL, read_state
@@ -206,8 +206,13 @@ def check_places(budget: Budget, machine: Machine, slots: int) -> None:
     if run.executor == "ray" and run.address is not None:
         from orchestrator.executors.ray_tune import check_cluster
 
-        gpus = gpus_per_trial(budget, machine)
-        check_cluster(run.address, cpus=run.cpus_per_trial, gpus=gpus, slots=slots)
+        placement = placement_of(budget, machine)
+        check_cluster(
+            run.address,
+            cpus=placement.cpus,
+            gpus=placement.most if placement.on_gpus else 0.0,
+            together=slots * placement.least if placement.on_gpus else 0.0,
+        )
     if run.storage is not None:
         Storage(run.storage).check()
 
@@ -232,14 +237,15 @@ def _executor(budget: Budget, machine: Machine, slots: int, sweep_dir: Path) -> 
         return InlineExecutor()
     from orchestrator.executors.ray_tune import RayTuneExecutor
 
+    placement = placement_of(budget, machine)
     return RayTuneExecutor(
         slots=slots,
         cpus=max(machine.cores, int(slots * budget.run.cpus_per_trial)),
-        gpus=len(machine.gpus),
+        gpus=min(len(machine.gpus), budget.budget.gpus or len(machine.gpus)),
         log_dir=sweep_dir,
         address=budget.run.address,
         # With several GPUs a trial takes as many as share its batch equally: not all the same.
-        warm=gpus_per_trial(budget, machine) <= 1,
+        warm=placement.even and not (placement.on_gpus and placement.most > 1),
     )
 
 

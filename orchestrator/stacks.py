@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.budget import Budget
-from orchestrator.hardware import Machine, gpus_per_trial
+from orchestrator.hardware import Machine, placement_of
 from orchestrator.trial import Trial
 
 PAYS = 1.25
@@ -88,7 +88,7 @@ def settle_stacks(
         {
             "what": "stacks",
             "stacks": [[dataclasses.asdict(trial.config) for trial in stack] for stack in found],
-            "device": "cuda" if gpus_per_trial(budget, machine) > 0 else "cpu",
+            "device": "cuda" if placement_of(budget, machine).on_gpus else "cpu",
             "threads": max(1, int(budget.run.cpus_per_trial)),
         }
     )

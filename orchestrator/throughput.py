@@ -1,6 +1,7 @@
 """How long a step takes: a model of this hardware in three numbers, and how it is calibrated.
 
-    seconds per step = step_overhead + n_layer * layer_overhead + FLOPs per step / flops_per_s
+    seconds per step = step_overhead + n_layer * layer_overhead
+                       + FLOPs per step / (devices * flops_per_s)
 
 Very small models spend most of a step outside of arithmetic, so their cost in time is far above
 what their FLOPs say. The defaults are measured, and finished trials move them to the machine.
@@ -16,12 +17,12 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Throughput:
-    """Speed of one slot of this hardware."""
+    """Speed of one device of this hardware."""
 
     device: str
-    """What one slot is: `cpu core` or the GPU's name."""
+    """What one device is: `cpu core` or `gpu`."""
     flops_per_s: float
-    """Arithmetic rate of one slot for large matrices, FLOPs per second."""
+    """Arithmetic rate of one device for large matrices, FLOPs per second."""
     step_overhead_s: float
     """Time of a step that does not depend on the model, seconds."""
     layer_overhead_s: float
@@ -29,10 +30,16 @@ class Throughput:
     measured: bool
     """Whether the numbers come from this machine."""
 
-    def step_s(self, *, n_layer: int, flops_per_step: float) -> float:
-        """Expected duration of one step, seconds."""
+    def step_s(self, *, n_layer: int, flops_per_step: float, devices: float = 1.0) -> float:
+        """Expected duration of one step, seconds.
+
+        Args:
+            n_layer: depth of the model.
+            flops_per_step: training FLOPs of the step.
+            devices: what the run has of them; a part of one has that part of its rate.
+        """
         overhead = self.step_overhead_s + n_layer * self.layer_overhead_s
-        return overhead + flops_per_step / self.flops_per_s
+        return overhead + flops_per_step / (devices * self.flops_per_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +52,8 @@ class StepTime:
     """Training FLOPs of one step."""
     seconds: float
     """Mean duration of one step."""
+    devices: float = 1.0
+    """Devices that took it together, or the part of one."""
 
 
 CPU_CORE = Throughput(
@@ -80,11 +89,11 @@ def calibrate(prior: Throughput, steps: Sequence[StepTime]) -> Throughput:
     if not steps:
         return prior
     overhead = np.array([prior.step_overhead_s + s.n_layer * prior.layer_overhead_s for s in steps])
-    arithmetic = np.array([s.flops_per_step / prior.flops_per_s for s in steps])
+    arithmetic = np.array([s.flops_per_step / (s.devices * prior.flops_per_s) for s in steps])
     seconds = np.array([s.seconds for s in steps])
     common = float(np.exp(np.mean(np.log(seconds / (overhead + arithmetic)))))
     scale_overhead = scale_arithmetic = common
-    if len({s.flops_per_step for s in steps}) >= 3:
+    if len({s.flops_per_step / s.devices for s in steps}) >= 3:
         rows = np.column_stack([overhead, arithmetic]) / seconds[:, None]
         solution, *_ = np.linalg.lstsq(rows, np.ones(len(steps)), rcond=None)
         if all(common / 10 <= value <= common * 10 for value in solution):

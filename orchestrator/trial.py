@@ -18,6 +18,7 @@ from orchestrator.hyperparameters import (
     warmup_share,
 )
 from orchestrator.lattice import nearest_shape
+from orchestrator.placement import Placement
 from orchestrator.throughput import Throughput
 from orchestrator.units import format_count, format_flops
 from trainer.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
@@ -38,9 +39,11 @@ class Hardware:
     slots: int
     """Trials at a time."""
     throughput: Throughput
-    """Speed of one slot."""
+    """Speed of one device."""
     precision: Precision
     """Arithmetic that `precision: auto` means here."""
+    placement: Placement = field(default_factory=Placement)
+    """What one trial is given of the devices."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +68,8 @@ class Trial:
     """Where the learning rate comes from."""
     estimated_s: float
     """Expected duration, seconds."""
+    devices: float
+    """GPUs that it occupies for so long, or cores where it runs on none."""
     memory_bytes: float
     """Expected memory of weights, gradients, optimiser and activations."""
     epochs: float
@@ -179,6 +184,7 @@ def plan_trial(
     }
     remarks += [f"{name} clamped" for name, is_clamped in clamped.items() if is_clamped]
     evaluation_tokens = config.validation_tokens
+    devices = hardware.placement.devices_of(counts.matmul, batch_sequences=sequences)
     seed_mark = f" · seed {seed}" if len(training.seeds) > 1 or point.replicate else ""
     return Trial(
         level=asked.number,
@@ -191,8 +197,14 @@ def plan_trial(
         evaluation_flops=per_token.forward * evaluation_tokens,
         learning_rate_source=rate.source,
         estimated_s=_duration_s(
-            shape, hardware, steps=steps, step_tokens=step_tokens, validation=evaluation_tokens
+            shape,
+            hardware,
+            devices,
+            steps=steps,
+            step_tokens=step_tokens,
+            validation=evaluation_tokens,
         ),
+        devices=devices,
         memory_bytes=training_bytes(shape, sequences=sequences),
         epochs=epochs,
         notes=tuple(remarks),
@@ -215,11 +227,13 @@ def duration_near(
     if shape is None:
         return 6.0 * params * tokens / hardware.throughput.flops_per_s
     flops = training_flops_per_token(shape).total * tokens
-    sequences, _ = batch_sequences(budget, count_parameters(shape), tokens=tokens, flops=flops)
+    counts = count_parameters(shape)
+    sequences, _ = batch_sequences(budget, counts, tokens=tokens, flops=flops)
     step_tokens = sequences * shape.context
     return _duration_s(
         shape,
         hardware,
+        hardware.placement.devices_of(counts.matmul, batch_sequences=sequences),
         steps=round(tokens / step_tokens),
         step_tokens=step_tokens,
         validation=validation_tokens(budget, facts),
@@ -227,12 +241,19 @@ def duration_near(
 
 
 def _duration_s(
-    shape: Shape, hardware: Hardware, *, steps: int, step_tokens: int, validation: int
+    shape: Shape,
+    hardware: Hardware,
+    devices: float,
+    *,
+    steps: int,
+    step_tokens: int,
+    validation: int,
 ) -> float:
     """Seconds of training and of the held-out evaluation, whose steps cost a third."""
     step_s = hardware.throughput.step_s(
         n_layer=shape.n_layer,
         flops_per_step=training_flops_per_token(shape).total * step_tokens,
+        devices=devices,
     )
     return steps * step_s + validation / step_tokens * step_s / 3
 

@@ -31,8 +31,9 @@ from orchestrator.executors.base import (
     Race,
     Started,
 )
-from orchestrator.hardware import gpus_per_trial, processes_of
+from orchestrator.hardware import placement_of
 from orchestrator.journal import Journal, disk_refuses
+from orchestrator.placement import processes_of
 from orchestrator.preflight import kernels_for
 from orchestrator.pruning import LOG_POINTS, PROTECTED
 from orchestrator.setting import Setting
@@ -310,8 +311,11 @@ class TrialRunner:
 
     def _job(self, trial: TrialState) -> Job:
         setting, run = self._setting, self._setting.budget.run
-        gpus = gpus_per_trial(setting.budget, setting.machine)
-        processes = processes_of(trial.config.batch_sequences, gpus)
+        placement = placement_of(setting.budget, setting.machine)
+        params = count_parameters(trial.config.shape).matmul
+        sequences = trial.config.batch_sequences
+        gpus = placement.gpus_of(params, batch_sequences=sequences)
+        processes = processes_of(sequences, gpus)
         branches = self._branches(trial)
         race = self._race(trial)
         options = RunOptions(
@@ -324,6 +328,7 @@ class TrialRunner:
             stalled_after_s=run.stalled_after,
             kernels=kernels_for(setting.kernels, trial.config.shape.d_model),
             memory_share=min(1.0, gpus or run.cpus_per_trial / setting.machine.cores),
+            devices=placement.devices_of(params, batch_sequences=sequences),
         )
         if race is not None:
             options = dataclasses.replace(options, log_points=LOG_POINTS, samples=False)
@@ -334,7 +339,7 @@ class TrialRunner:
             out_dir=self.folder(trial.trial_id),
             stop_file=setting.sweep_dir / STOP_FILE,
             cpus=run.cpus_per_trial,
-            gpus=gpus if gpus <= 1 else float(processes),
+            gpus=gpus,
             processes=processes,
             race=race,
         )

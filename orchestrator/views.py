@@ -101,7 +101,7 @@ def _print_quotation(console: Console, plan: Plan, throughput: Throughput) -> No
         ),
         (
             "how much",
-            f"{plan.slot_hours:.3g} hours of one {throughput.device}{price}; "
+            f"{plan.device_hours:.3g} hours of one {throughput.device}{price}; "
             f"about {format_bytes(plan.disk_bytes)} of disk: checkpoints, token files, records",
         ),
         (

@@ -61,7 +61,7 @@ def test_time_that_was_bought_is_used_and_not_exceeded(path: Path, tmp_path: Pat
     if spending.wall_clock is not None:
         assert 0.85 * spending.wall_clock < plan.estimated_s <= spending.wall_clock
     elif hours is not None:
-        assert 0.85 * hours < plan.slot_hours <= hours
+        assert 0.85 * hours < plan.device_hours <= hours
 
 
 def test_the_list_of_shipped_budgets_names_all_of_them() -> None:

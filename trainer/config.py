@@ -246,6 +246,8 @@ class RunOptions:
     """Most sequences per forward pass; 0: as many as fit into memory. Halved where they do not."""
     memory_share: float = 1.0
     """Share of the device's memory that this run may use; other runs use the rest."""
+    devices: float = 1.0
+    """GPUs that the run occupies, or cores where it uses none; only recorded."""
     evaluate_every_steps: int = 0
     """Steps between evaluations on the held-out tokens while training; 0: only at the end, or as
     `TrainConfig.early_stopping` says."""

@@ -501,6 +501,7 @@ class Execution:
             tokens_per_s=trained / self.train_s if self.train_s > 0 else 0.0,
             peak_memory_bytes=device.peak_memory_bytes(self.training.device),
             device=device.name_of(self.training.device),
+            devices=self.options.devices,
             threads=self.options.threads,
             attempts=bill.attempts,
             versions=self.environment,

@@ -77,6 +77,8 @@ class RunResult:
     """Peak memory of the process (CPU: resident set; GPU: allocated)."""
     device: str = ""
     """Hardware name."""
+    devices: float = 1.0
+    """How many of it were occupied: GPUs, or cores where none was used; a part for a shared GPU."""
     threads: int = 0
     """CPU threads used: they change the last bits of a result."""
     attempts: int = 1

@@ -253,18 +253,18 @@ def _refuse_early_import() -> None:
     )
 
 
-def check_cluster(address: str, *, cpus: float, gpus: float, slots: int) -> None:
+def check_cluster(address: str, *, cpus: float, gpus: float, together: float) -> None:
     """See that a cluster answers and could run a sweep, before anything of it begins.
 
     Args:
         address: the cluster's.
         cpus: cores of one trial.
-        gpus: GPUs of one trial.
-        slots: trials at a time.
+        gpus: GPUs of the trial that asks for most.
+        together: GPUs of all trials that run at a time.
 
     Raises:
         EnvironmentUnusable: when it does not answer, has no node for a trial, or fewer GPUs than
-            so many trials need.
+            the trials need together.
     """
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         os.environ.update(_QUIET)
@@ -276,10 +276,10 @@ def check_cluster(address: str, *, cpus: float, gpus: float, slots: int) -> None
         finally:
             ray.shutdown()
     _refuse_greed(nodes, cpus=cpus, gpus=gpus)
-    there, wanted = sum(node.get("GPU", 0.0) for node in nodes), slots * gpus
-    if wanted > there:
-        who = f"a sweep of {slots} trials at a time"
-        raise beyond("GPU", wanted, there, who=who, where="the cluster")
+    there = sum(node.get("GPU", 0.0) for node in nodes)
+    if together > there:
+        who = "a sweep with so many trials at a time"
+        raise beyond("GPU", together, there, who=who, where="the cluster")
 
 
 def _connect(address: str | None, private: dict[str, Any] | None = None) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from orchestrator.budget import parse_budget
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.hardware import Machine, processes_of, refuse_missing_gpus
+from orchestrator.hardware import Machine, refuse_missing_gpus
 from orchestrator.journal import read_state
+from orchestrator.placement import processes_of
 from orchestrator.plan import make_plan
 from orchestrator.state import Event, EventKind, TrialStatus, at_rest, fold
 from orchestrator.trial import Hardware

@@ -100,10 +100,10 @@ def test_hours_become_the_compute_whose_plan_takes_them_here(
     )
     plan = make_plan(parse_budget(text), facts, hardware)
     if "cpu_hours" in spending:
-        assert plan.slot_hours == pytest.approx(0.05, rel=0.15)
+        assert plan.device_hours == pytest.approx(0.05, rel=0.15)
     else:
         assert plan.estimated_s == pytest.approx(120 * 0.95, rel=0.15)
-    assert plan.price == pytest.approx(2 * plan.slot_hours)
+    assert plan.price == pytest.approx(2 * plan.device_hours)
 
 
 def test_a_budget_too_small_for_any_answer_says_the_least_that_works(

@@ -60,6 +60,6 @@ def test_what_is_paid_for_counts_neither_as_time_nor_against_the_budget(
     due = plan.cost_flops - sum(t.cost_flops for t in dearest)
     assert left.due_flops == pytest.approx(due)
     assert left.estimated_s < plan.estimated_s
-    assert left.slot_hours < plan.slot_hours
+    assert left.device_hours < plan.device_hours
     assert [t.trial_id for t in left.trials] == [t.trial_id for t in plan.trials]
     assert settle(plan, []) == plan

@@ -122,7 +122,8 @@ def test_cost_and_machine_are_in_every_record(
     make_config: MakeConfig, options: RunOptions, tmp_path: Path
 ) -> None:
     """Diary 2 lost the elapsed time of three of its twelve runs."""
-    result = run_trial(make_config(), options, tmp_path)
+    result = run_trial(make_config(), dataclasses.replace(options, devices=0.25), tmp_path)
+    assert result.devices == 0.25
     assert result.wall_s > 0
     assert result.tokens_per_s > 0
     assert result.peak_memory_bytes > 10**7
