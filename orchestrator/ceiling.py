@@ -10,7 +10,8 @@ from orchestrator.budget import Budget
 from orchestrator.design_section import AdaptiveDesign, IsoflopDesign
 from orchestrator.designs.isoflop import level_flops
 from orchestrator.lattice import lattice
-from orchestrator.rounds import Level, device_s, duration_s, plan_levels
+from orchestrator.rounds import Level, plan_levels
+from orchestrator.timetable import device_s, duration_s
 from orchestrator.trial import Hardware, Notes
 from trainer.flops import training_flops_per_token
 

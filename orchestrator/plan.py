@@ -15,7 +15,9 @@ from orchestrator.advisories import overrun, refuse_apart, refuse_hopeless, refu
 from orchestrator.budget import Budget
 from orchestrator.ceiling import ceiling_of
 from orchestrator.designs.base import Measurement
-from orchestrator.rounds import Level, device_s, duration_s, plan_levels
+from orchestrator.idle_slots import idle_line
+from orchestrator.rounds import Level, plan_levels
+from orchestrator.timetable import device_s, duration_s
 from orchestrator.trial import Hardware, Notes, Trial, trial_record
 from orchestrator.verifying import added_flops
 from trainer.footprint import CHECKPOINTS_KEPT, checkpoint_bytes
@@ -60,6 +62,8 @@ class Plan:
     """What the design may not plan with: the check of the recipe, and the run that validates."""
     warnings: tuple[str, ...] = ()
     """What a person should know before saying yes."""
+    idle: str = ""
+    """Of the warnings the one about slots that stand idle; empty where there is none."""
     paid: frozenset[str] = frozenset()
     """Trials that an earlier sweep has paid for, by id: they are not trained again."""
 
@@ -146,6 +150,9 @@ def make_plan(
     if not measurements:  # before any training, never in the middle of a sweep
         refuse_apart(budget, levels)
     warn(budget, facts, levels, spendable, notes)
+    idle = idle_line(budget, facts, hardware, levels, spendable)
+    if idle:
+        notes.add(idle)
     hours = device_s(levels) / 3600
     price = budget.budget.price_per_hour
     return Plan(
@@ -162,6 +169,7 @@ def make_plan(
         tuning_flops=tuning_flops,
         aside_flops=aside,
         warnings=tuple(notes.lines),
+        idle=idle,
     )
 
 
@@ -173,6 +181,8 @@ def settle(plan: Plan, paid: Collection[str]) -> Plan:
         paid: ids of its trials that have a result.
     """
     known = frozenset(paid)
+    if not known:
+        return plan
     levels = [
         dataclasses.replace(level, trials=tuple(t for t in level.trials if t.trial_id not in known))
         for level in plan.levels
@@ -188,8 +198,10 @@ def settle(plan: Plan, paid: Collection[str]) -> Plan:
         price=None if plan.price is None else plan.price / plan.device_hours * hours,
     )
     now = overrun(settled.due_flops, spendable)
-    warnings = tuple(now if line == before else line for line in plan.warnings)
-    return dataclasses.replace(settled, warnings=tuple(filter(None, warnings)))
+    warnings = [now if line == before else line for line in plan.warnings]
+    # Other sizes would give up the runs that are paid for: no advice about idle slots then.
+    kept = tuple(line for line in warnings if line and line != plan.idle)
+    return dataclasses.replace(settled, warnings=kept, idle="")
 
 
 def _disk_bytes(levels: Sequence[Level], facts: DataFacts) -> float:

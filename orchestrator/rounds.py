@@ -38,7 +38,6 @@ from orchestrator.lattice import (
     real_shape,
     size_ladder,
 )
-from orchestrator.throughput import makespan_s
 from orchestrator.trial import (
     Hardware,
     Notes,
@@ -75,6 +74,8 @@ class Level:
     """Its trials, longest first."""
     even: bool = True
     """Whether it is a level: all of its trials of equal compute."""
+    waits_for: int = 0
+    """Rounds, from the first, that are over before it begins, as far as can be expected."""
 
 
 def design_of(
@@ -283,6 +284,7 @@ def plan_levels(
                 provisional=design.learns and number > done + 1,
                 trials=trials,
                 even=asked.even,
+                waits_for=number - 1 - design.expected_lag(number),
             )
         )
         opened += [_opened(trial) for trial in trials]
@@ -297,13 +299,3 @@ def _opened(trial: Trial) -> Opened:
         tokens=trial.config.tokens,
         cost_flops=trial.cost_flops,
     )
-
-
-def device_s(levels: Sequence[Level]) -> float:
-    """What all trials occupy, GPU-seconds, or core-seconds where they run on cores."""
-    return sum(trial.estimated_s * trial.devices for level in levels for trial in level.trials)
-
-
-def duration_s(levels: Sequence[Level], slots: int) -> float:
-    """Wall-clock of the levels one after the other, seconds."""
-    return sum(makespan_s([trial.estimated_s for trial in level.trials], slots) for level in levels)

@@ -105,12 +105,3 @@ def calibrate(prior: Throughput, steps: Sequence[StepTime]) -> Throughput:
         layer_overhead_s=prior.layer_overhead_s * scale_overhead,
         measured=True,
     )
-
-
-def makespan_s(durations: Sequence[float], slots: int) -> float:
-    """Time to run jobs on `slots` workers, longest first, seconds."""
-    free = [0.0] * max(1, slots)
-    for duration in sorted(durations, reverse=True):
-        first = min(range(len(free)), key=free.__getitem__)
-        free[first] += duration
-    return max(free)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,8 @@ class Trial:
     """Expected duration, seconds."""
     devices: float
     """GPUs that it occupies for so long, or cores where it runs on none."""
+    slots: int
+    """Slots that these are: one, or more where smaller models have fewer GPUs."""
     memory_bytes: float
     """Expected memory of weights, gradients, optimiser and activations."""
     epochs: float
@@ -205,6 +208,7 @@ def plan_trial(
             validation=evaluation_tokens,
         ),
         devices=devices,
+        slots=max(1, math.ceil(devices / hardware.placement.least - 1e-9)),
         memory_bytes=training_bytes(shape, sequences=sequences),
         epochs=epochs,
         notes=tuple(remarks),

@@ -160,6 +160,10 @@ class Adaptive:
 
     def lag(self, number: int, measured: Measured) -> int:
         """Levels wait for everything, batches for all but the two rounds before them."""
+        return self.expected_lag(number)
+
+    def expected_lag(self, number: int) -> int:
+        """As `lag`: it does not depend on what is measured."""
         return max(0, min(number - self._first, OVERLAP))
 
     def propose(self, progress: Progress) -> Round | None:

@@ -166,6 +166,10 @@ class Designer(Protocol):
         """
         ...
 
+    def expected_lag(self, number: int) -> int:
+        """The lag of round `number` that a plan reckons with: nothing below it goes wrong."""
+        ...
+
     def propose(self, progress: Progress) -> Round | None:
         """The next round, or None when there is nothing more to do.
 

@@ -34,6 +34,13 @@ class Extended:
         known = self._first.rounds
         if known is None or number <= known:
             return self._first.lag(number, measured)
+        return self.expected_lag(number)
+
+    def expected_lag(self, number: int) -> int:
+        """As the first design's; of batches after one that knows its rounds, as `lag`."""
+        known = self._first.rounds
+        if known is None or number <= known:
+            return self._first.expected_lag(number)
         return min(number - known - 1, OVERLAP)
 
     def propose(self, progress: Progress) -> Round | None:

@@ -34,6 +34,10 @@ class Fixed:
         """Every round waits for the one before it."""
         return 0
 
+    def expected_lag(self, number: int) -> int:
+        """As `lag`."""
+        return 0
+
     def propose(self, progress: Progress) -> Round | None:
         """Everything, once."""
         if progress.rounds:

@@ -27,6 +27,8 @@ from orchestrator.designs.base import (
 
 SNAP = 2.0
 """A wanted N is trained as the nearest shape within this factor; beyond it there is none."""
+FEWEST_WITH_A_MINIMUM = 4
+"""Runs of a level from which a parabola is laid through them: any three lie on one."""
 MAX_STEP = math.log(4.0)
 """A level's centre moves at most this far in ln N from the centre before it."""
 
@@ -50,9 +52,14 @@ class Isoflop:
         The second waits for the first, and so does any above a level that had no interior minimum:
         its centre is still on the move.
         """
-        if not self.design.overlap or number < 3:
+        if not self.expected_lag(number):
             return 0
         return int(_minimum([m for m in measured() if m.level == number - 2]) is not None)
+
+    def expected_lag(self, number: int) -> int:
+        """As `lag` where every level has an interior minimum."""
+        runs = self.design.sizes * self._ground.seeds
+        return int(self.design.overlap and number >= 3 and runs >= FEWEST_WITH_A_MINIMUM)
 
     def propose(self, progress: Progress) -> Round | None:
         """The next level, centred by the levels below it."""
@@ -179,7 +186,7 @@ def _minimum(level: Sequence[Measurement]) -> float | None:
 
 
 def _vertex(x: np.ndarray, y: np.ndarray) -> float | None:
-    if len(x) < 4:
+    if len(x) < FEWEST_WITH_A_MINIMUM:
         return None
     a, b, _ = np.polyfit(x - x.mean(), y, 2)
     return float(x.mean() - b / (2 * a)) if a > 0 else None

@@ -63,8 +63,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import cli, terminal
+from orchestrator import cli, quoting, terminal
 from orchestrator.budget import parse_budget
+from orchestrator.hardware import Machine
 from orchestrator.tracking import store
 from trainer.data.errors import DataError
 from trainer.data.shards import TokenData, prepare
@@ -216,6 +217,8 @@ USAGE = {"38-verb", "38-option", "38-missing"}
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     """Run a command in this process, in a folder of its own; gives exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
+    # What a plan warns of depends on how many trials run at a time.
+    monkeypatch.setattr(quoting, "detect", lambda: Machine(cores=1, gpus=()))
     monkeypatch.setattr(store, "_ENVIRONMENT", {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"})
     for name in ("COLUMNS", "TERMINAL_WIDTH"):
         monkeypatch.setenv(name, "100")

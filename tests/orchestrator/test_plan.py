@@ -16,7 +16,7 @@ from orchestrator.designs.isoflop import Measurement, centre, centre_params, lev
 from orchestrator.errors import BadInput
 from orchestrator.lattice import head_count, lattice, nearest_shape
 from orchestrator.plan import make_plan
-from orchestrator.throughput import CPU_CORE, StepTime, calibrate, makespan_s
+from orchestrator.throughput import CPU_CORE, StepTime, calibrate
 from orchestrator.trial import Hardware
 from trainer.data.facts import DataFacts
 from trainer.flops import training_flops_per_token
@@ -225,12 +225,6 @@ def test_measured_step_times_move_the_throughput() -> None:
     assert calibrate(CPU_CORE, []) is CPU_CORE
     one = calibrate(CPU_CORE, steps[:1])
     assert one.step_s(n_layer=1, flops_per_step=3e7) == pytest.approx(steps[0].seconds)
-
-
-def test_the_makespan_is_that_of_longest_first() -> None:
-    assert makespan_s([3, 3, 2, 2, 2], 2) == 7
-    assert makespan_s([], 2) == 0
-    assert makespan_s([5.0], 8) == 5
 
 
 def test_a_plan_without_a_digest_has_no_identities(
