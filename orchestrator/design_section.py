@@ -21,8 +21,9 @@ class IsoflopDesign(Section):
     """Number of levels (their compute follows from the budget), or the levels themselves, FLOPs."""
     level_factor: Annotated[float, Field(gt=1, le=100)] = 3.1622776601683795
     """Compute ratio between neighbouring levels."""
-    sizes: Annotated[int, Field(ge=3, le=50)] = 7
-    """Model sizes per level; 5 or more let a parabola be judged."""
+    sizes: Annotated[int, Field(ge=3, le=50)] = 8
+    """Model sizes per level; 5 or more let a parabola be judged, 8 leave none of 2, 4 or 8 slots
+    idle."""
     span: Annotated[float, Field(gt=1, le=100)] = 4.0
     """Sizes reach from centre / span to centre * span."""
     tokens_per_parameter: Annotated[float, Field(gt=0, le=1e6)] = 20.0
