@@ -204,7 +204,7 @@ def check_places(budget: Budget, machine: Machine, slots: int) -> None:
     refuse_missing_gpus(budget, machine)
     run = budget.run
     if run.executor == "ray" and run.address is not None:
-        from orchestrator.executors.ray_tune import check_cluster
+        from orchestrator.executors.ray_cluster import check_cluster
 
         placement = placement_of(budget, machine)
         check_cluster(

@@ -29,7 +29,8 @@ from orchestrator.executors.base import (
     Started,
 )
 from orchestrator.executors.inline import InlineExecutor
-from orchestrator.executors.ray_tune import RayTuneExecutor, _refuse_greed
+from orchestrator.executors.ray_cluster import PRIVATE, refuse_greed
+from orchestrator.executors.ray_tune import RayTuneExecutor
 from orchestrator.executors.worker import run_all, run_job
 from orchestrator.pruning import FACTOR, RUNGS, goes_on
 from orchestrator.trial_files import steps_executed
@@ -249,10 +250,10 @@ def test_a_request_that_the_cluster_cannot_meet_is_refused_before_it_is_made(
 
 def test_gpus_must_be_on_one_node() -> None:
     nodes = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 64.0}]
-    _refuse_greed(nodes, cpus=4, gpus=2)
+    refuse_greed(nodes, cpus=4, gpus=2)
     for cpus, gpus, said in ((1, 4, "4 GPUs, .* has 2"), (8, 1, "8 CPUs"), (65, 0, "65 CPUs")):
         with pytest.raises(EnvironmentUnusable, match=f"SWP-3002(?s:.*)asks for {said}"):
-            _refuse_greed(nodes, cpus=cpus, gpus=gpus)
+            refuse_greed(nodes, cpus=cpus, gpus=gpus)
 
 
 def test_nothing_listens_off_loopback(executor: RayTuneExecutor) -> None:
@@ -332,8 +333,8 @@ def test_a_private_ray_is_refused_where_ray_was_imported_without_its_settings(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
     late = RayTuneExecutor(slots=1, cpus=1, gpus=0, log_dir=tmp_path)
-    for name in ray_tune._PRIVATE:
-        others = {key: value for key, value in ray_tune._PRIVATE.items() if key != name}
+    for name in PRIVATE:
+        others = {key: value for key, value in PRIVATE.items() if key != name}
         for key, value in others.items():
             monkeypatch.setenv(key, value)
         monkeypatch.delenv(name, raising=False)
@@ -345,10 +346,10 @@ def test_a_private_ray_is_refused_where_ray_was_imported_without_its_settings(
 def test_a_second_private_ray_of_a_process_has_the_token_that_ray_has_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", *ray_tune._PRIVATE):
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", *PRIVATE):
         monkeypatch.setenv(name, "")  # put back afterwards
-    monkeypatch.setattr(ray_tune, "_connect", lambda *_: None)
-    monkeypatch.setattr(ray_tune, "_nodes", list)
+    monkeypatch.setattr(ray_tune, "connect", lambda *_: None)
+    monkeypatch.setattr(ray_tune, "living_nodes", list)
     tokens = []
     for name in ("first", "second"):
         executor = RayTuneExecutor(slots=1, cpus=1, gpus=0, log_dir=tmp_path)

@@ -114,21 +114,21 @@ def test_a_sweep_over_two_nodes_that_loses_one_ends_with_the_undisturbed_table(
     seen: dict[str, set[str]] = {"first": set(), "second": set()}
     lost: list[str] = []
 
-    def a_checkpoint_of_the_second_node_is_safe() -> bool:
+    def both_train_and_a_checkpoint_of_the_second_is_safe() -> bool:
         for node, trials in seen.items():
             trials |= trained_on(folder, node)
+        if not seen["first"]:
+            return False
         for trial_id in trained_on(folder, "second"):
             stored = storage / "tiny" / "trials" / trial_id
             if list(stored.glob("checkpoints/*.json")) and not (stored / "result.json").exists():
                 lost.append(trial_id)
         return bool(lost)
 
-    until(a_checkpoint_of_the_second_node_is_safe, driver, said)
+    until(both_train_and_a_checkpoint_of_the_second_is_safe, driver, said)
     (folder / "lose").touch()
     assert driver.wait(PATIENCE_S) in (0, 1), said.read_text()
     assert cluster.poll() is None
-    assert seen["first"]
-    assert seen["second"]
     sweep_dir = tmp_path / "two" / "tiny"
     events = [json.loads(line) for line in (sweep_dir / "journal.jsonl").read_text().splitlines()]
     assert lost[0] in {e["data"]["trial_id"] for e in events if e["kind"] == "trial_lost"}
