@@ -297,12 +297,12 @@ def status(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show every trial of a sweep and what was charged; answers while it runs."""
+    """Show every trial of a sweep, or of the search for its recipe, and what was charged."""
     from orchestrator.documents import status_document
     from orchestrator.operations import present_state
     from orchestrator.views import print_status
 
-    folder = find_sweep(sweep, outputs, or_search=not watch)
+    folder = find_sweep(sweep, outputs, or_search=True)
     if watch:
         from orchestrator.watching import watch as follow
 

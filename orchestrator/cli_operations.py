@@ -144,7 +144,7 @@ def show(
 
     from orchestrator.documents import trial_document
 
-    document = trial_document(find_sweep(sweep, outputs), trial)
+    document = trial_document(find_sweep(sweep, outputs, or_search=True), trial)
     if as_json:
         print_json(document)
     else:
@@ -188,7 +188,7 @@ def ls(outputs: Outputs = Path("outputs"), as_json: AsJson = False) -> None:
     """List the sweeps of the outputs folder."""
     from orchestrator.documents import sweeps_document
 
-    document = sweeps_document(outputs)
+    document = sweeps_document(outputs, searches=True)
     sweeps = document["sweeps"]
     if as_json:
         print_json(document)

@@ -15,6 +15,7 @@ from orchestrator.operations import (
     log_lines,
     present_state,
     standing,
+    sweep_name,
     trial_record,
 )
 from orchestrator.state import TrialState
@@ -136,9 +137,14 @@ class LogsDocument(TypedDict):
     lines: list[str]
 
 
-def sweeps_document(outputs: Path) -> SweepsDocument:
-    """Every sweep of a folder."""
-    rows: Any = list_sweeps(outputs)
+def sweeps_document(outputs: Path, *, searches: bool = False) -> SweepsDocument:
+    """Every sweep of a folder.
+
+    Args:
+        outputs: folder of all sweeps.
+        searches: whether also searches for a recipe whose sweep has not begun.
+    """
+    rows: Any = list_sweeps(outputs, searches=searches)
     return {"schema": "sweep.ls/1", "sweeps": rows}
 
 
@@ -149,7 +155,7 @@ def status_document(sweep_dir: Path) -> StatusDocument:
     stands: Any = standing(sweep_dir, state)
     return {
         "schema": "sweep.status/1",
-        "name": opened.get("name", sweep_dir.name),
+        "name": opened.get("name", sweep_name(sweep_dir)),
         "standing": stands,
         "finished": state.finished,
         "trials": state.counts,

@@ -9,7 +9,7 @@ from analysis.answer import fit_table
 from analysis.table import read_rows
 from orchestrator.board import Estimate
 from orchestrator.outcome import loss_frame
-from orchestrator.state import SweepState
+from orchestrator.state import Purpose, SweepState
 
 MIN_RUNS = 6
 """Runs from which a fit is tried; fewer never determine a ratio (rule R1)."""
@@ -18,7 +18,7 @@ RESAMPLES = 100
 
 
 class Estimator:
-    """Fits again whenever another run has ended."""
+    """Fits again whenever another run of the design has ended; in a search for a recipe never."""
 
     def __init__(self) -> None:
         self._found: list[Estimate] = []
@@ -26,7 +26,8 @@ class Estimator:
     def __call__(self, state: SweepState) -> tuple[Estimate, ...]:
         """Every estimate so far, oldest first."""
         runs = sum(
-            trial.result is not None and trial.result.is_datum for trial in state.trials.values()
+            trial.purpose is Purpose.DESIGN and trial.result is not None and trial.result.is_datum
+            for trial in state.trials.values()
         )
         if runs >= MIN_RUNS and (not self._found or self._found[-1].runs != runs):
             self._found.append(_estimate(state, runs))

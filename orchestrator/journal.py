@@ -129,6 +129,15 @@ def disk_refuses(what: str) -> EnvironmentUnusable:
     )
 
 
+def is_held(sweep_dir: Path) -> bool:
+    """Whether a process has the journal of an existing folder open for writing."""
+    try:
+        with FileLock(sweep_dir / LOCK, mode=0o600, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
 def read_state(sweep_dir: Path) -> SweepState:
     """The state of a sweep directory, without locking it.
 

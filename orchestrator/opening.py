@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.budget import Budget, changed_keys, filled, parse_budget
 from orchestrator.errors import Fault, StateRefused
-from orchestrator.journal import JOURNAL, Journal, read_state, write_atomic
+from orchestrator.journal import JOURNAL, Journal, is_held, read_state, write_atomic
 from orchestrator.setting import Setting
 from orchestrator.state import EventKind
 
@@ -28,11 +28,13 @@ def open_sweep(setting: Setting, journal: Journal) -> None:
     """Begin a sweep, or check that this is the sweep that was begun.
 
     Raises:
-        StateRefused: when the budget or the tokens are not those that it began with.
+        StateRefused: when the budget or the tokens are not those that it began with, or the search
+            for its recipe is under way.
     """
     opened = journal.state.opened
     budget, data = setting.budget, setting.data
     if opened is None:
+        _refuse_while_tuning(setting.sweep_dir)
         write_atomic(setting.sweep_dir / "budget.yaml", setting.budget_text)
         write_atomic(
             setting.sweep_dir / "plan.json", json.dumps(setting.plan.to_dict(), indent=2) + "\n"
@@ -73,6 +75,21 @@ def open_sweep(setting: Setting, journal: Journal) -> None:
                 f"the split gave {opened['data']['digest'][:12]}, now {data.record['digest'][:12]}",
                 place=data.record["source"],
                 remedy="restore the files, or give the budget another `name`",
+            )
+        )
+
+
+def _refuse_while_tuning(sweep_dir: Path) -> None:
+    """What a search charges is part of the sweep's budget, and known only when it is over."""
+    folder = sweep_dir / TUNING_FOLDER
+    if folder.is_dir() and is_held(folder):
+        raise StateRefused(
+            Fault(
+                code="SWP-5013",
+                rule="a sweep begins when the search for its recipe is over; the search is running",
+                place=str(folder),
+                remedy=f"wait for it (`sweep status {sweep_dir.name} --watch`), or end it with "
+                f"`sweep stop {sweep_dir.name}`",
             )
         )
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from orchestrator.budget import Budget, parse_budget
 from orchestrator.chronicle import words
 from orchestrator.errors import BadInput, Fault, StateRefused, nearest
 from orchestrator.executors.base import STOP_FILE
-from orchestrator.journal import JOURNAL, LOCK, Journal, read_events, read_state
+from orchestrator.journal import JOURNAL, Journal, is_held, read_events, read_state
+from orchestrator.opening import TUNING_FOLDER
 from orchestrator.state import EventKind, SweepState, TrialState, TrialStatus, at_rest
 from orchestrator.submission import SUBMISSION, has_driver, is_submitted
 
@@ -23,9 +22,17 @@ RETRIABLE = (TrialStatus.FAILED, TrialStatus.DIVERGED, TrialStatus.ABANDONED)
 """States that `sweep retry` can undo."""
 
 
-def list_sweeps(outputs: Path) -> list[dict[str, Any]]:
-    """Every sweep of a folder: how far it is, what it cost, what it found."""
+def list_sweeps(outputs: Path, *, searches: bool = False) -> list[dict[str, Any]]:
+    """Every sweep of a folder: how far it is, what it cost, what it found.
+
+    Args:
+        outputs: folder of all sweeps.
+        searches: whether also the search for a recipe whose sweep has not begun, as `NAME/tuning`.
+    """
     found = {path.parent for name in (JOURNAL, SUBMISSION) for path in outputs.glob(f"*/{name}")}
+    if searches:
+        tuned = {path.parent for path in outputs.glob(f"*/{TUNING_FOLDER}/{JOURNAL}")}
+        found |= {folder for folder in tuned if folder.parent not in found}
     return [_summary(folder) for folder in sorted(found)]
 
 
@@ -40,11 +47,7 @@ def standing(sweep_dir: Path, state: SweepState) -> str:
 
 def is_running(sweep_dir: Path) -> bool:
     """Whether a driver holds the sweep."""
-    try:
-        with FileLock(sweep_dir / LOCK, mode=0o600, blocking=False):
-            return False
-    except Timeout:
-        return True
+    return is_held(sweep_dir)
 
 
 def present_state(sweep_dir: Path) -> SweepState:
@@ -192,12 +195,18 @@ def trial_record(sweep_dir: Path, trial: TrialState) -> dict[str, Any]:
     }
 
 
+def sweep_name(sweep_dir: Path) -> str:
+    """What a sweep is called: its folder, and of a search for a recipe the sweep's before it."""
+    inner = sweep_dir.name == TUNING_FOLDER
+    return f"{sweep_dir.parent.name}/{sweep_dir.name}" if inner else sweep_dir.name
+
+
 def _summary(sweep_dir: Path) -> dict[str, Any]:
     state = present_state(sweep_dir)
     opened = state.opened or {}
     fit = state.fit or {}
     return {
-        "name": sweep_dir.name,
+        "name": sweep_name(sweep_dir),
         "standing": standing(sweep_dir, state),
         "trials": state.counts,
         "charged_flops": state.charged_flops,

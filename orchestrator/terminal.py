@@ -43,10 +43,12 @@ err = _Listened(file=sys.stderr, highlight=False)
 def _sweep_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Sweeps of the outputs folder, for a shell that completes a word."""
     from orchestrator.journal import JOURNAL
+    from orchestrator.opening import TUNING_FOLDER
 
     folder = Path(ctx.params.get("outputs") or os.environ.get("SWEEP_OUTPUTS") or "outputs")
-    names = (path.parent.name for path in folder.glob(f"*/{JOURNAL}"))
-    return sorted(name for name in names if name.startswith(incomplete))
+    places = (f"*/{JOURNAL}", f"*/{TUNING_FOLDER}/{JOURNAL}")
+    found = {path.relative_to(folder).parts[0] for place in places for path in folder.glob(place)}
+    return sorted(name for name in found if name.startswith(incomplete))
 
 
 BudgetFile = Annotated[Path, typer.Argument(help="The budget file.", metavar="BUDGET.YAML")]
@@ -237,12 +239,18 @@ def find_sweep(name: str, outputs: Path, *, or_search: bool = False) -> Path:
         if (folder / JOURNAL).is_file():
             return folder.resolve()
     known = sorted(path.parent.name for path in outputs.glob(f"*/{JOURNAL}"))
+    remedy = nearest(name, known) if known else "start one with `sweep run budget.yaml`"
+    if any((folder / TUNING_FOLDER / JOURNAL).is_file() for folder in candidates):
+        remedy = (
+            "only the search for its recipe has begun: `sweep tune budget.yaml` goes on with it, "
+            "`sweep run budget.yaml` begins the sweep"
+        )
     raise BadInput(
         Fault(
             code="SWP-1305",
             rule=f"no sweep of this name in {outputs}/",
             place=name,
-            remedy=nearest(name, known) if known else "start one with `sweep run budget.yaml`",
+            remedy=remedy,
         )
     )
 

@@ -51,6 +51,8 @@ class Search:
     """Compute that it may charge."""
     with_batch: bool
     """Whether the batch is searched too."""
+    estimated_s: float = 0.0
+    """Expected duration, seconds, for whoever watches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -292,6 +294,11 @@ def _open(setting: Setting, search: Search, journal: Journal) -> tuple[TunedSize
             science=science,
             data=data.record,
             sizes=[size.to_record() for size in sizes],
+            search={
+                "flops": search.flops,
+                "estimated_s": search.estimated_s,
+                "slots": setting.hardware.slots,
+            },
         )
         return sizes
     if search.flops > opened["budget_flops"]:

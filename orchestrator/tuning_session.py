@@ -75,12 +75,15 @@ def tune_budget(request: TuneRequest, console: Console) -> TuneReply:
     with_batch = request.with_batch
     if with_batch is None:
         with_batch = setting.budget.training.batch_tokens == "auto"
-    search = Search(trials=request.trials, sizes=request.sizes, flops=flops, with_batch=with_batch)
     plan = setting.plan
-    share = flops / plan.cost_flops
-    quote = Quote(
-        budget_flops=flops, flops=flops, seconds=share * plan.estimated_s, slots=plan.slots
+    search = Search(
+        trials=request.trials,
+        sizes=request.sizes,
+        flops=flops,
+        with_batch=with_batch,
+        estimated_s=flops / plan.cost_flops * plan.estimated_s,
     )
+    quote = Quote(budget_flops=flops, flops=flops, seconds=search.estimated_s, slots=plan.slots)
     display = display_for(request.run, console, quote, estimating=lambda _: ())
     folder = setting.sweep_dir / TUNING_FOLDER
     check_places(setting.budget, setting.machine, plan.slots)

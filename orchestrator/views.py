@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 WIDE = 110
 """Columns of a terminal from which each trial's notes have room."""
 
+NOT_BEGUN = "nothing has begun yet"
+"""What is shown of a journal without events: its driver has not come so far, or was refused."""
+
 MOST_ROWS = 1000
 """Trials up to which a status shows every one."""
 
@@ -371,7 +374,9 @@ def print_commands(console: Console, commands: Sequence[tuple[str, str]]) -> Non
 
 def print_status(console: Console, state: SweepState) -> None:
     """Print every trial and the sweep's account; of very many, those that have not completed."""
-    assert state.opened is not None
+    if state.opened is None:
+        console.print(NOT_BEGUN)
+        return
     shown = list(state.trials.values())
     if len(shown) > MOST_ROWS:
         shown = [t for t in shown if t.status is not TrialStatus.COMPLETED][:MOST_ROWS]

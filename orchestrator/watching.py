@@ -1,4 +1,4 @@
-"""`sweep status --watch`: looks at a running sweep from another shell, and only looks."""
+"""`sweep status --watch`: looks at a running sweep or search from another shell, and only looks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from orchestrator.operations import is_running
 from orchestrator.state import SweepState, TrialStatus
 from orchestrator.trial_files import progress_of
 from orchestrator.units import format_flops
+from orchestrator.views import NOT_BEGUN
 
 LOOK_S = 1.0
 """Pause between two looks, seconds."""
@@ -31,7 +32,7 @@ def watch(
     """Show a sweep until its driver ends: in place on a terminal, a line per change elsewhere.
 
     Args:
-        sweep_dir: the sweep.
+        sweep_dir: the sweep, or the search for its recipe.
         console: where it is shown.
         pause: waits between two looks.
 
@@ -53,8 +54,13 @@ def running_trials(sweep_dir: Path, state: SweepState) -> dict[str, Running]:
 
 
 def quote_of(sweep_dir: Path, state: SweepState) -> Quote:
-    """What the sweep's plan promised."""
+    """What was promised: by the sweep's plan, or of a search by its journal, for it has no plan."""
     assert state.opened is not None
+    search = state.opened.get("search")
+    if search is not None:
+        flops = state.opened["budget_flops"]
+        seconds = search["estimated_s"] * flops / search["flops"]
+        return Quote(budget_flops=flops, flops=flops, seconds=seconds, slots=search["slots"])
     plan = json.loads((sweep_dir / "plan.json").read_text())
     return Quote(
         budget_flops=state.opened["budget_flops"],
@@ -72,7 +78,12 @@ def _in_place(sweep_dir: Path, console: Console, pause: Callable[[float], None])
             alive = is_running(sweep_dir)
             state = read_state(sweep_dir)
             running = running_trials(sweep_dir, state)
-            live.update(board(state, running, quote_of(sweep_dir, state), estimates), refresh=True)
+            live.update(
+                board(state, running, quote_of(sweep_dir, state), estimates)
+                if state.opened
+                else NOT_BEGUN,
+                refresh=True,
+            )
             if not alive:
                 return state
             # Only now: the first picture waits for no fit.
@@ -96,7 +107,8 @@ def _by_line(sweep_dir: Path, console: Console, pause: Callable[[float], None]) 
 
 
 def _line(state: SweepState, estimates: Sequence[Estimate]) -> str:
-    assert state.opened is not None
+    if state.opened is None:
+        return NOT_BEGUN
     so_far = answer_so_far(state, estimates[-1:])
     return (
         f"{count_words(state.trials.values()) or 'nothing started yet'}; charged "

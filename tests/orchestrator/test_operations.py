@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from rich.console import Console
 
 from orchestrator.budget import parse_budget
+from orchestrator.cli import app
 from orchestrator.display import SilentDisplay
+from orchestrator.documents import status_document
 from orchestrator.errors import BadInput, StateRefused
 from orchestrator.executors.base import STOP_FILE, Finished, Job
 from orchestrator.hardware import Machine
@@ -23,6 +28,7 @@ from orchestrator.operations import (
     is_running,
     list_sweeps,
     log_lines,
+    present_state,
     retry,
     stop,
     trial_record,
@@ -30,7 +36,9 @@ from orchestrator.operations import (
 from orchestrator.service import run_sweep
 from orchestrator.session import executor_for
 from orchestrator.setting import Setting
-from orchestrator.terminal import find_sweep
+from orchestrator.terminal import _sweep_names, find_sweep
+from orchestrator.views import NOT_BEGUN, print_status
+from orchestrator.watching import watch
 from trainer.result import RunResult, RunStatus
 
 TEXT = """\
@@ -206,8 +214,51 @@ def test_the_search_for_a_recipe_is_found_by_the_name_of_the_sweep_that_has_not_
         assert (search / STOP_FILE).exists()
         with pytest.raises(BadInput, match="no sweep of this name"):
             find_sweep("named", tmp_path)
+        with pytest.raises(BadInput, match=r"only the search .* `sweep tune budget.yaml` goes on"):
+            find_sweep("named", tmp_path)
     (tmp_path / "named" / JOURNAL).touch()
     assert find_sweep("named", tmp_path, or_search=True) == tmp_path / "named"
+
+
+def test_a_search_is_listed_and_completed_until_its_sweep_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_OUTPUTS", str(tmp_path))
+    context = typer.Context(typer.main.get_command(app))
+    with Journal(tmp_path / "named" / TUNING_FOLDER):
+        (row,) = list_sweeps(tmp_path, searches=True)
+        assert (row["name"], row["standing"]) == ("named/tuning", "running")
+        assert _sweep_names(context, "na") == ["named"]
+        assert _sweep_names(context, "x") == []
+    assert list_sweeps(tmp_path) == []
+    (tmp_path / "named" / JOURNAL).touch()
+    assert [row["name"] for row in list_sweeps(tmp_path, searches=True)] == ["named"]
+    assert _sweep_names(context, "") == ["named"]
+
+
+def test_a_sweep_does_not_begin_beside_the_search_for_its_recipe(
+    setting: Setting, run: Callable[..., Any]
+) -> None:
+    with (
+        Journal(setting.sweep_dir / TUNING_FOLDER),
+        pytest.raises(StateRefused, match=r"SWP-5013(?s:.*)`sweep stop small`"),
+    ):
+        run(setting)
+    assert not (setting.sweep_dir / "budget.yaml").exists()
+    assert run(setting).state.counts["completed"] == 3
+
+
+def test_a_journal_without_events_has_a_status_and_can_be_watched(tmp_path: Path) -> None:
+    with Journal(tmp_path / "named" / TUNING_FOLDER):
+        pass
+    folder = find_sweep("named", tmp_path, or_search=True)
+    console = Console(file=io.StringIO(), width=100)
+    print_status(console, present_state(folder))
+    watch(folder, console)
+    watch(folder, Console(file=io.StringIO(), width=100, force_terminal=True))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == f"{NOT_BEGUN}\n{NOT_BEGUN}\n"
+    assert status_document(folder)["name"] == "named/tuning"
 
 
 @pytest.mark.parametrize(("gpus", "warm"), [("0", True), ("0.5", True), ("1", True), ("2", False)])

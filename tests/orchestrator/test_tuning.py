@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from orchestrator.background import BackgroundProjection
 from orchestrator.budget import parse_budget
@@ -29,6 +33,7 @@ from orchestrator.state import Purpose, TrialStatus
 from orchestrator.tracking.projection import Projection
 from orchestrator.tracking.store import ROW_TAG
 from orchestrator.tuning import Search, Tuned, tune
+from orchestrator.watching import quote_of, watch
 from trainer.result import RunResult, RunStatus
 from trainer.shapes import count_parameters
 
@@ -363,3 +368,39 @@ def test_a_search_stands_in_mlflow_once_with_its_runs_below_it(
     assert measured == {t.trial_id: t.result.loss for t in tuned.state.trials.values() if t.result}
     row = json.loads(children[0].data.tags[ROW_TAG])
     assert row["excluded"] == "a step of the search for a recipe"
+
+
+class _SeenEnough(Exception):
+    pass
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["from a pipe", "on a terminal"])
+def test_a_search_is_watched_with_its_own_money_and_time(
+    terminal: bool, make_setting: Callable[..., Setting], executor: Any
+) -> None:
+    setting = make_setting()
+    folder = setting.sweep_dir / TUNING_FOLDER
+    seen: list[str] = []
+
+    def look(_: float) -> None:
+        raise _SeenEnough
+
+    def watched(job: Job) -> None:
+        console = Console(file=io.StringIO(), width=200, force_terminal=terminal, no_color=True)
+        with contextlib.suppress(_SeenEnough):
+            watch(folder, console, pause=look)
+        assert isinstance(console.file, io.StringIO)
+        seen.append(console.file.getvalue())
+
+    executor.before = watched
+    asked = dataclasses.replace(SEARCH, estimated_s=600.0)
+    tuned = search(setting, executor, asked)
+    assert re.search(r"2 waiting.*charged 0 of 6e\+12 FLOPs", seen[0])
+    assert ("about 10 min 0 s left" in seen[0]) == terminal
+    # No answer is looked for in the runs of a search, however many there are.
+    assert "15 done" in seen[-1]
+    assert not any("D/N so far" in line for line in seen)
+    quote = quote_of(folder, tuned.state)
+    assert (quote.flops, quote.seconds, quote.slots) == (6e12, 600.0, setting.hardware.slots)
+    more = search(setting, executor, dataclasses.replace(asked, trials=9, flops=7e12))
+    assert quote_of(folder, more.state).seconds == pytest.approx(700.0)
