@@ -36,7 +36,7 @@ from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.storage import Storage
 from orchestrator.tracking.projection import Projection
-from orchestrator.views import print_plan
+from orchestrator.views import at_a_time, print_plan
 
 _STATUS = {
     Exit.COMPLETE: "complete",
@@ -159,7 +159,7 @@ def run_budget(request: RunRequest, console: Console) -> RunReply | None:
     if not begun:
         display.note(
             f"{budget.name}: {len(plan.trials)} trials in {len(plan.levels)} levels on "
-            f"{plan.slots} x {hardware.throughput.device}"
+            + at_a_time(plan, hardware.throughput.device)
         )
     if not (begun and read_state(sweep_dir).finished):
         check_places(budget, machine, plan.slots)

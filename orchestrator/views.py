@@ -85,6 +85,15 @@ def print_plan(console: Console, plan: Plan, throughput: Throughput) -> None:
     _print_quotation(console, plan, throughput)
 
 
+def at_a_time(plan: Plan, device: str) -> str:
+    """How many trials run at a time, and on what each."""
+    shares = sorted({trial.devices for trial in plan.trials})
+    if shares in ([], [1.0]):
+        return f"{plan.slots} x {device} at a time"
+    each = " to ".join(f"{share:g}" for share in dict.fromkeys((shares[0], shares[-1])))
+    return f"{each} x {device} each, up to {plan.slots} at a time"
+
+
 def _print_quotation(console: Console, plan: Plan, throughput: Throughput) -> None:
     """What is bought, how long it takes, what it costs, what it will tell, what to mind."""
     source = "measured here" if throughput.measured else "assumed, not yet measured here"
@@ -99,8 +108,8 @@ def _print_quotation(console: Console, plan: Plan, throughput: Throughput) -> No
         ),
         (
             "how long",
-            f"about {format_duration(plan.estimated_s)} on {plan.slots} x {throughput.device} "
-            f"at a time (speed {source})",
+            f"about {format_duration(plan.estimated_s)} on {at_a_time(plan, throughput.device)} "
+            f"(speed {source})",
         ),
         (
             "how much",

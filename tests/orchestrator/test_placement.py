@@ -29,6 +29,7 @@ from orchestrator.service import run_sweep
 from orchestrator.session import executor_for
 from orchestrator.setting import Setting
 from orchestrator.throughput import CPU_CORE, GPU, StepTime, calibrate
+from orchestrator.views import at_a_time
 from tests.orchestrator.conftest import completed
 from trainer.data.facts import DataFacts
 from trainer.shapes import count_parameters
@@ -195,3 +196,20 @@ def test_jobs_ask_for_the_gpus_of_their_size_and_record_what_they_occupy(
     found = _facts(read_state(setting.sweep_dir), setting.sweep_dir, setting.budget)
     assert found.slot_hours == pytest.approx(2 * len(jobs) / 3600)
     assert found.price == pytest.approx(1000 * 2 / 3600 * sum(job.gpus for job in jobs))
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("", "8 x gpu at a time"),
+        ("gpus_per_trial: 0.25", "0.25 x gpu each, up to 32 at a time"),
+        ("gpus_per_trial: 4", "4 x gpu each, up to 2 at a time"),
+        (BY_SIZE.replace("1M", "50M"), "0.25 to 4 x gpu each, up to 32 at a time"),
+    ],
+)
+def test_a_plan_says_how_many_trials_run_at_a_time_and_on_what(
+    run: str, said: str, tmp_path: Path, facts: DataFacts
+) -> None:
+    budget = budget_of(run, "flops: 1e21")
+    plan = make_plan(budget, facts, hardware_for(budget, tmp_path, EIGHT))
+    assert at_a_time(plan, "gpu") == said
