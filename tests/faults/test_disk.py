@@ -37,7 +37,7 @@ def test_a_full_disk_pauses_the_sweep_and_room_lets_it_go_on(
             pytest.skip("mounting a small file system needs rights that this user lacks")
         outputs = "small/out"
         filler = place.folder / "small" / "filler"
-        command = place.run(outputs, patches={"linger": {"seconds": 0.005}})
+        command = place.run(outputs, patches={"linger": {"seconds": 0.03}})
         assert command.reaches(lambda: place.seen(outputs, "trials/*/result.json") >= 2, "two")
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
