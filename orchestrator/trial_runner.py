@@ -388,10 +388,17 @@ class TrialRunner:
     def _announce_stop(self, running: int) -> None:
         if not self._announced:
             self._announced = True
-            self._display.note(
-                f"Stopping: {running} running trials are writing checkpoints "
-                "(Ctrl-C again to leave at once)."
-            )
+            self._display.note(stopping_note(running))
+
+
+def stopping_note(running: int) -> str:
+    """What a person is told who asked a sweep to stop, so many trials being under way."""
+    if not running:
+        return "Stopping."
+    who = "1 running trial writes its checkpoint"
+    if running > 1:
+        who = f"{running} running trials write their checkpoints"
+    return f"Stopping: {who} (Ctrl-C again to leave at once)."
 
 
 def _takes_part(trial: TrialState, state: SweepState) -> bool:

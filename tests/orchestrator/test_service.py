@@ -24,6 +24,7 @@ from orchestrator.rounds import design_of
 from orchestrator.service import Outcome, run_sweep
 from orchestrator.setting import Setting
 from orchestrator.state import SweepState, TrialStatus
+from orchestrator.trial_runner import stopping_note
 from tests.orchestrator.conftest import BUDGET
 from trainer.result import RunResult, RunStatus
 
@@ -377,6 +378,18 @@ def test_a_run_that_another_sweep_paid_for_is_not_trained_again(
     assert outcome.state.charged_flops == 0
     assert {trial.cached_from for trial in outcome.state.trials.values()} == {"small"}
     assert losses(renamed) == losses(first)
+
+
+@pytest.mark.parametrize(
+    ("running", "said"),
+    [
+        (0, "Stopping."),
+        (1, "Stopping: 1 running trial writes its checkpoint (Ctrl-C again to leave at once)."),
+        (2, "Stopping: 2 running trials write their checkpoints (Ctrl-C again to leave at once)."),
+    ],
+)
+def test_who_stops_a_sweep_is_told_what_it_waits_for(running: int, said: str) -> None:
+    assert stopping_note(running) == said
 
 
 def test_a_first_interrupt_stops_cleanly_and_the_next_run_goes_on(
