@@ -48,6 +48,8 @@ def row(trial: TrialState, *, unique_tokens: int) -> dict[str, Any]:
     counts = count_parameters(config.shape)
     aside = _NOT_FITTED.get(trial.purpose)
     datum = result is not None and result.is_datum and aside is None
+    # Asked of ten thousand trials: an identity that is known already is not hashed again.
+    trajectory = config.trajectory_id if config.shares_trajectory else trial.trial_id
     return {
         "trial_id": trial.trial_id,
         "level": trial.level if trial.even else None,
@@ -70,7 +72,7 @@ def row(trial: TrialState, *, unique_tokens: int) -> dict[str, Any]:
         "steps": config.steps,
         "learning_rate": config.optimizer.learning_rate,
         "seed": config.seed,
-        "trajectory_id": config.trajectory_id if config.shares_trajectory else trial.trial_id,
+        "trajectory_id": trajectory,
         "wall_s": result.wall_s if result else None,
         "device": result.device if result else "",
         "tokens_per_s": result.tokens_per_s if result else None,

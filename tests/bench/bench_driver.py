@@ -12,27 +12,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import heapq
 import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 from bench_orchestrator import FACTS, HARDWARE, HEAD, verdict
+from clocked import Clocked
 
 from orchestrator.budget import parse_budget
 from orchestrator.data import PreparedData
 from orchestrator.display import SilentDisplay
 from orchestrator.documents import status_document
 from orchestrator.executors import ray_tune
-from orchestrator.executors.base import ExecutorEvent, Finished, Job, Started
+from orchestrator.executors.base import Finished, Job, Started
 from orchestrator.executors.synthetic import Truth
 from orchestrator.hardware import Machine
 from orchestrator.journal import JOURNAL, Journal, read_state
@@ -95,47 +95,6 @@ def seconds_of(config: TrainConfig) -> float:
     return config.steps * GPU.step_s(n_layer=config.shape.n_layer, flops_per_step=per_step)
 
 
-class Clocked:
-    """Answers trials when they would end on so many slots, by a clock of its own."""
-
-    def __init__(self, truth: Truth, slots: int) -> None:
-        self._truth, self._slots = truth, slots
-        self._waiting: deque[Job] = deque()
-        self._running: list[tuple[float, int, Job]] = []
-        self._started = 0
-        self.now = self.busy = 0.0
-
-    def __enter__(self) -> Clocked:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, job: Job) -> None:
-        self._waiting.append(job)
-
-    def kill(self, trial_id: str) -> None:
-        pass
-
-    def next_event(self, timeout_s: float) -> ExecutorEvent | None:
-        if self._waiting and len(self._running) < self._slots:
-            job = self._waiting.popleft()
-            self._started += 1
-            self.busy += seconds_of(job.config)
-            end = self.now + seconds_of(job.config)
-            heapq.heappush(self._running, (end, self._started, job))
-            return Started(trial_id=job.trial_id)
-        if not self._running:
-            return None
-        self.now, _, job = heapq.heappop(self._running)
-        return Finished(trial_id=job.trial_id, result=self._truth.result(job.config))
-
-    @property
-    def idle(self) -> float:
-        """Share of the slots' time in which nothing ran."""
-        return 1 - self.busy / (self._slots * self.now)
-
-
 def idle() -> None:
     """Idle share of the slots, design by design."""
     print("design | trials | idle at 2, 4, 8 slots")
@@ -146,7 +105,7 @@ def idle() -> None:
             budget = parse_budget(HEAD + f"design: {{{design}}}\n")
             plan = make_plan(budget, FACTS, hardware)
             truth = Truth(law=named_law("chinchilla", plan), noise_sd=0.005, seed=1)
-            executor = Clocked(truth, slots)
+            executor = Clocked(lambda job: seconds_of(job.config), truth.result, slots=slots)
             with tempfile.TemporaryDirectory() as folder:
                 outcome = run_sweep(
                     _setting(budget, plan, hardware, Path(folder)),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import math
 import re
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from orchestrator.budget import Budget, parse_budget
 from orchestrator.display import SilentDisplay
-from orchestrator.executors.base import ExecutorEvent, Finished, Job, Started
+from orchestrator.executors.base import Job
 from orchestrator.outcome import Answer
 from orchestrator.placement import Placement
 from orchestrator.plan import Plan, make_plan, settle
@@ -23,6 +21,7 @@ from orchestrator.setting import Setting
 from orchestrator.throughput import GPU
 from orchestrator.timetable import duration_s, idle_share, slot_s
 from orchestrator.trial import Hardware
+from tests.bench.clocked import Clocked
 from tests.orchestrator.conftest import completed
 from trainer.data.facts import DataFacts
 
@@ -127,38 +126,6 @@ def test_the_idle_share_is_what_the_trials_leave_of_all_slots_until_the_end(
     assert idle_share((), 4) == 0
 
 
-class Clocked:
-    """Answers trials when they would end on so many slots, by a clock of its own."""
-
-    def __init__(self, seconds: Callable[[Job], float], slots: int) -> None:
-        self._seconds, self._slots = seconds, slots
-        self._waiting: deque[Job] = deque()
-        self._running: list[tuple[float, str, Job]] = []
-        self.now = 0.0
-
-    def __enter__(self) -> Clocked:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, job: Job) -> None:
-        self._waiting.append(job)
-
-    def kill(self, trial_id: str) -> None:
-        pass
-
-    def next_event(self, timeout_s: float) -> ExecutorEvent | None:
-        if self._waiting and len(self._running) < self._slots:
-            job = self._waiting.popleft()
-            heapq.heappush(self._running, (self.now + self._seconds(job), job.trial_id, job))
-            return Started(trial_id=job.trial_id)
-        if not self._running:
-            return None
-        self.now, _, job = heapq.heappop(self._running)
-        return Finished(trial_id=job.trial_id, result=completed(job.config))
-
-
 @pytest.mark.parametrize("design", [TEN, f"{TEN}, overlap: true"])
 def test_the_loop_takes_as_long_as_the_plan_says(
     design: str, make_setting: Callable[..., Setting]
@@ -167,7 +134,9 @@ def test_the_loop_takes_as_long_as_the_plan_says(
     setting = dataclasses.replace(setting, hardware=even(setting.hardware, 4))
     plan = make_plan(setting.budget, setting.data.facts, setting.hardware)
     per_s = setting.hardware.throughput.flops_per_s
-    executor = Clocked(lambda job: plan.levels[level_of(plan, job)].flops / per_s, 4)
+    executor = Clocked(
+        lambda job: plan.levels[level_of(plan, job)].flops / per_s, completed, slots=4
+    )
     run_sweep(
         dataclasses.replace(setting, plan=plan),
         make_executor=lambda: executor,
