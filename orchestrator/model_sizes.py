@@ -1,4 +1,7 @@
-"""Counts the sizes of a family of other code, so that planning can go on without it."""
+"""Readies the sizes of a family for planning: those of other code counted, ours checked.
+
+A family of other code is built once to be counted; planning goes on without it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.budget import Budget, Spending
+from orchestrator.design_section import FileDesign
 from orchestrator.errors import BadInput, Fault
-from orchestrator.lattice import head_count, preferred_depth, widths
-from orchestrator.model_section import Model, scaled
+from orchestrator.lattice import head_count, preferred_depth, real_shape, widths
+from orchestrator.model_section import Model, Shape, scaled
 from trainer.foreign import HF, ForeignShape
 
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -21,6 +25,9 @@ _HEADS = ("num_key_value_heads", "head_dim")
 _NARROWEST, _WIDEST = 16, 1024
 """Widths that are counted where no sizes are given: up to 2e8 parameters."""
 
+_OF_THE_LATTICE = Shape(d_model=64, n_layer=2, n_head=2)
+"""Any shape of the lattice: what a family refuses there comes from the overrides."""
+
 _CPU_FLOPS, _GPU_FLOPS = 1e12, 1e15
 """FLOP/s that no core and no GPU exceeds, for how much an amount of time can be at most."""
 
@@ -29,7 +36,7 @@ _LEAST_RATIO = 0.1
 
 
 def with_model_sizes(budget: Budget, base: Path, vocab_size: int) -> Budget:
-    """The budget with the sizes of its family counted; budgets of our own families as they are.
+    """The budget with the sizes of its family counted; those of our own families can be built.
 
     Args:
         budget: what was asked for.
@@ -41,6 +48,7 @@ def with_model_sizes(budget: Budget, base: Path, vocab_size: int) -> Budget:
     """
     model = budget.model
     if model.is_preset:
+        _refuse_unbuildable(budget, vocab_size)
         return budget
     try:
         counted = list(_counted(budget, base, vocab_size))
@@ -57,6 +65,30 @@ def with_model_sizes(budget: Budget, base: Path, vocab_size: int) -> Budget:
     _refuse_equal(counted)
     shapes = sorted((shape for _, shape in counted), key=lambda shape: shape.counts.matmul)
     return budget.model_copy(update={"model": model.with_counted(shapes)})
+
+
+def _refuse_unbuildable(budget: Budget, vocab_size: int) -> None:
+    """A shape of ours whose numbers do not suit its family's positions or attention."""
+    model, design = budget.model, budget.design
+    asked = {f"model.shapes.{place}": shape for place, shape in enumerate(model.shapes or ())}
+    if isinstance(design, FileDesign):
+        points = enumerate(design.points or ())
+        asked |= {f"design.points.{i}.shape": point.shape for i, point in points if point.shape}
+    if model.shapes is None:
+        asked["model"] = _OF_THE_LATTICE
+    for place, shape in asked.items():
+        try:
+            real_shape(model, vocab_size, **shape.model_dump())
+        except ValueError as error:
+            raise BadInput(
+                Fault(
+                    code="SWP-1223",
+                    rule=str(error),
+                    place=place,
+                    remedy=f"`model.family`, its overrides and the shape must go together; without "
+                    f"overrides or shapes of your own `{model.family}` chooses them itself",
+                )
+            ) from error
 
 
 def _counted(

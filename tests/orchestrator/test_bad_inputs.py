@@ -21,7 +21,7 @@ remedy and the page. UPDATE_GOLDEN=1 writes them anew; read the difference.
 | 13 | one D/N everywhere | `13-` |
 | 14 | `no`, `on`, `1:30`, `017` | `14-` |
 | 15 | seeds that are none | `15-` |
-| 16 | heads that do not divide the width | `16-` |
+| 16 | heads that do not divide the width, shapes and overrides unlike the family | `16-` |
 | 17 | a vocabulary smaller than the tokenizer's | `17-` |
 | 18 | names that are paths, pictures, novels | `18-` |
 | 19 | YAML tags | `19-` |
@@ -146,6 +146,12 @@ REFUSED = {
     "15-fraction": more("training: {seeds: [1.5]}"),
     "15-huge": more("training: {seeds: [99999999999]}"),
     "16-heads": more("model: {shapes: [{d_model: 100, n_layer: 2, n_head: 8}]}"),
+    "16-rotary": more("model: {shapes: [{d_model: 12, n_layer: 4, n_head: 4}]}"),
+    "16-point": more(
+        "model: {family: femto}\ndesign: {kind: file, "
+        "points: [{shape: {d_model: 21, n_layer: 1, n_head: 3}, tokens: 1M}]}"
+    ),
+    "16-latent": more("model: {family: deepseek, position: learned}"),
     "17-vocabulary": check(
         SMALL.replace(
             "{context", "{family: hf, config: {model_type: llama, vocab_size: 9}, context"
