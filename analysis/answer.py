@@ -57,7 +57,8 @@ def fit_table(
         resamples: number of bootstrap refits.
         huber_delta: width of the objective in ln L; None chooses it from the residuals.
         confidence: of the headline interval.
-        detail: also compute the sensitivity, validation and identifiability sections.
+        detail: also compute the sensitivity, validation and identifiability sections, and profile E
+            where refits do not tell it.
         law: what must answer, one of `HEADLINES` (`chinchilla`, `skaling`, `tied`, `pinned`,
             `isoflop`); None lets the data choose. The refusal rules hold all the same.
         curves: training curves by trial_id, for the envelope beside the other estimators: equally
@@ -149,7 +150,7 @@ def _report(
         headline_law=None if refused else headline,
         convention=study.table.convention,
         fits=study.fits,
-        laws={name: law_record(study, name, confidence) for name in study.fits},
+        laws={name: law_record(study, name, confidence, profiled=detail) for name in study.fits},
         isoflop=study.levels,
         vertex_biases=vertex_biases(study),
         line=study.line,

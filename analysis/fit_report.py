@@ -11,7 +11,7 @@ from analysis.checks import Check, Status
 from analysis.cost import CostCurve
 from analysis.fit import SurfaceFit
 from analysis.isoflop import FrontierLine, LevelFit
-from analysis.numerals import spell
+from analysis.numerals import spell, spell_range
 from analysis.optimum import OptimumRow, optimum_row
 from analysis.record import check_record, finite, level_record, line_record
 from analysis.study import Study
@@ -91,7 +91,7 @@ class FitReport:
         lines = [f"status: {self.status}", self.message, ""]
         for name, law in self.laws.items():
             lines.append(
-                f"{name}: E {law['E']:.4g}, A {law['A']:.4g}, B {law['B']:.4g}, "
+                f"{name}: E {law['E']:.4g}{_floor(law)}, A {law['A']:.4g}, B {law['B']:.4g}, "
                 f"alpha {law['alpha']:.4f}, beta {law['beta']:.4f}, "
                 f"D/N {spell(law['tokens_per_parameter'])}"
                 + (f"; at a limit: {', '.join(law['at_bound'])}" if law["at_bound"] else "")
@@ -160,3 +160,9 @@ class FitReport:
                 **self.detail,
             }
         )
+
+
+def _floor(law: Mapping[str, Any]) -> str:
+    """The interval of E, where the runs tell one."""
+    ends = law["interval"].get("E")
+    return f" {spell_range(ends)}" if ends else ""

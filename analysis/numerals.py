@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 _LARGEST = 1e9
@@ -17,3 +18,11 @@ def spell(value: float, digits: int = 3) -> str:
     """
     text = f"{value:.{digits}g}"
     return format(Decimal(text), ",f") if abs(value) < _LARGEST else text
+
+
+def spell_range(ends: Sequence[float], digits: int = 4) -> str:
+    """An interval of what cannot be negative: [1.329, 1.359]; (at most 1.359) where it is open."""
+    low, high = ends
+    if low == 0:
+        return f"(at most {spell(high, digits)})"
+    return f"[{spell(low, digits)}, {spell(high, digits)}]"

@@ -8,17 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from analysis.checks import Check
+from analysis.checks import MAX_FAILED, Check
 from analysis.fit import SurfaceFit
+from analysis.floor import profile_floor
 from analysis.isoflop import FrontierLine, LevelFit
 from analysis.quantiles import normal_quantile
 from analysis.study import Study
 from analysis.table import LossTable
 from analysis.uncertainty import Draws, log_ratios_at, ratio_interval
 
+_EXPONENTS = {"alpha", "beta", "kappa"}
 
-def law_record(study: Study, name: str, confidence: float) -> dict[str, Any]:
-    """One fitted surface: its numbers, its D/N at the target, certificate and intervals."""
+
+def law_record(
+    study: Study, name: str, confidence: float, *, profiled: bool = True
+) -> dict[str, Any]:
+    """One fitted surface: its numbers, its D/N at the target, certificate and intervals.
+
+    Args:
+        study: the fits and their refits.
+        name: of the law.
+        confidence: of the intervals.
+        profiled: whether E is profiled where the refits do not tell it, which takes a while.
+    """
     fit, draws = study.fits[name], study.draws.get(name)
     surface = fit.surface
     ratio = float(
@@ -45,7 +57,8 @@ def law_record(study: Study, name: str, confidence: float) -> dict[str, Any]:
             "minima": fit.certificate.minima,
         },
         "interval": {
-            **_parameter_intervals(fit, draws, confidence, evaluation_sd(study.table)),
+            **_parameter_intervals(fit, draws, confidence),
+            **_floor_interval(fit, draws, confidence, evaluation_sd(study.table), profiled),
             "tokens_per_parameter": [at_target.low, at_target.high],
             "confidence": confidence,
             "method": at_target.method,
@@ -68,18 +81,17 @@ def evaluation_sd(table: LossTable) -> float:
 
 
 def _parameter_intervals(
-    fit: SurfaceFit, draws: Draws | None, confidence: float, shared: float
+    fit: SurfaceFit, draws: Draws | None, confidence: float
 ) -> dict[str, list[float]]:
-    """Percentile intervals of the law's natural parameters; empty without a bootstrap.
+    """Percentile intervals of the law's parameters but E; empty without a bootstrap.
 
-    That of E carries the shared error of the evaluation, an sd of ln L. A parameter that ended at a
-    limit has none, for its resamples end there too; where that is an exponent, no other has one.
+    A parameter that ended at a limit would have a falsely narrow one, for its resamples end there
+    too; where that is an exponent, none is given.
     """
-    if draws is None or {"alpha", "beta", "kappa"} & {*fit.at_bound}:
+    if draws is None or _EXPONENTS & {*fit.at_bound}:
         return {}
-    a, b, e, alpha, beta = (draws.theta[:, j] for j in range(5))
+    a, b, _, alpha, beta = (draws.theta[:, j] for j in range(5))
     values = {
-        "E": np.exp(e),
         "A": np.exp(np.clip(a + alpha * draws.centre[0], -700, 700)),
         "B": np.exp(np.clip(b + beta * draws.centre[1], -700, 700)),
         "alpha": alpha,
@@ -87,19 +99,49 @@ def _parameter_intervals(
         "exponent_N": beta / (alpha + beta),
         "exponent_D": alpha / (alpha + beta),
     }
-    tails = [50 * (1 - confidence), 50 * (1 + confidence)]
-    found = {name: [float(v) for v in np.percentile(x, tails)] for name, x in values.items()}
-    if "e" in fit.at_bound:
-        del found["E"]
-    elif shared > 0:
-        extra = normal_quantile(0.5 + confidence / 2) * shared
-        sides = [
-            max(0.0, s * math.log(fit.surface.E / e))
-            for s, e in zip((1, -1), found["E"], strict=True)
-        ]
-        down, up = (math.hypot(side, extra) for side in sides)
-        found["E"] = [fit.surface.E * math.exp(-down), fit.surface.E * math.exp(up)]
-    return found
+    tails = _tails(confidence)
+    return {name: [float(v) for v in np.percentile(x, tails)] for name, x in values.items()}
+
+
+def _floor_interval(
+    fit: SurfaceFit, draws: Draws | None, confidence: float, shared: float, profiled: bool
+) -> dict[str, Any]:
+    """The interval of E and how it was made; empty where neither refits nor a profile tell it.
+
+    Percentiles of the refits, where they stay inside the limits of the exponents; else, or without
+    refits, the profile likelihood, whose lower end is 0 where the runs do not keep E from it.
+    Pinned exponents are an assumption, and E under them no measurement. Either carries the shared
+    error of the evaluation, an sd of ln L.
+    """
+    restriction = fit.restriction
+    if restriction is not None and not restriction.basis[:, 3:5].any():
+        return {}
+    sound = (
+        draws is not None
+        and draws.failed <= MAX_FAILED
+        and not {"e", *_EXPONENTS} & {*fit.at_bound}
+    )
+    if draws is not None and sound:
+        low, high = (float(v) for v in np.percentile(np.exp(draws.theta[:, 2]), _tails(confidence)))
+        method = f"{draws.kind} bootstrap"
+    else:
+        found = profile_floor(fit, confidence=confidence) if profiled else None
+        if found is None or not math.isfinite(found[1]):
+            return {}
+        (low, high), method = found, "profile"
+    extra = normal_quantile(0.5 + confidence / 2) * shared
+    if extra > 0:
+        estimate = fit.surface.E
+        up = math.hypot(max(0.0, math.log(high / estimate)), extra)
+        high = estimate * math.exp(up)
+        if low > 0:
+            low = estimate * math.exp(-math.hypot(max(0.0, math.log(estimate / low)), extra))
+    return {"E": [low, high], "E_method": method}
+
+
+def _tails(confidence: float) -> list[float]:
+    """The two percentiles that leave the same out on both sides."""
+    return [50 * (1 - confidence), 50 * (1 + confidence)]
 
 
 def level_record(level: LevelFit) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.numerals import spell
+from analysis.numerals import spell, spell_range
 from orchestrator.plan import Plan
 from orchestrator.state import SweepState, TrialStatus
 from orchestrator.throughput import Throughput
@@ -226,10 +226,15 @@ def print_fit(console: Console, fit: Mapping[str, Any]) -> None:
     for line in [*rest, *_in_bytes(fit)]:
         console.print(escape(line), soft_wrap=True)
     for name, law in fit["laws"].items():
-        numbers = ", ".join(
-            f"{key} {law[key]:.5g}" for key in ("E", "A", "B", "alpha", "beta", "k") if key in law
-        )
-        console.print(f"  {name}: {numbers}; objective {law['objective']:.8g}", soft_wrap=True)
+        numbers = {
+            key: f"{key} {law[key]:.5g}"
+            for key in ("E", "A", "B", "alpha", "beta", "k")
+            if key in law
+        }
+        if "E" in law["interval"]:
+            numbers["E"] += f" {spell_range(law['interval']['E'])}"
+        line = f"  {name}: {', '.join(numbers.values())}; objective {law['objective']:.8g}"
+        console.print(escape(line), soft_wrap=True)
     for level in fit["isoflop"]:
         if level["accepted"]:
             found = (

@@ -6,9 +6,12 @@ In: an `Evidence`. Out: `Table`s of plain strings; None where there is nothing t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from analysis.numerals import spell_range
 from analysis.published import PUBLISHED
 from analysis.report.evidence import Evidence
 from analysis.report.text_table import Table
@@ -60,7 +63,7 @@ def estimator_table(evidence: Evidence) -> Table | None:
                 count(law.get("tokens_per_parameter")),
                 interval(ends),
                 significant(law.get("exponent_N"), 3),
-                *(significant(law.get(n), 3) for n in ("E",)),
+                _floor(law),
                 *(count(law.get(n)) for n in ("A", "B")),
                 *(significant(law.get(n), 3) for n in ("alpha", "beta", "k")),
             )
@@ -98,6 +101,13 @@ def estimator_table(evidence: Evidence) -> Table | None:
         ),
         rows=tuple(rows),
     )
+
+
+def _floor(law: Mapping[str, Any]) -> str:
+    """E with its interval, where the runs tell one."""
+    ends = (law.get("interval") or {}).get("E")
+    found = significant(law.get("E"), 4)
+    return f"{found} {spell_range(ends)}" if ends else found
 
 
 def level_table(evidence: Evidence) -> Table | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.checks import Facts, run_checks
-from analysis.numerals import spell
+from analysis.numerals import spell, spell_range
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,10 @@ def test_no_rule_speaks_in_exponents():
         "9,000 pas",
     ):
         assert said in words
+
+
+@pytest.mark.parametrize(
+    ("ends", "text"), [((1.32926, 1.35941), "[1.329, 1.359]"), ((0.0, 1.35898), "(at most 1.359)")]
+)
+def test_an_interval_that_reaches_zero_is_a_bound(ends, text):
+    assert spell_range(ends) == text
