@@ -1,8 +1,8 @@
 """`sweep doctor --bundle`: what a maintainer needs to find a fault, in one file, without secrets.
 
 In go what the doctor found, the versions of every installed package, the names (never the values)
-of environment variables, and of a sweep its journal, plan, budget, results and logs. Weights, data
-and tokens stay. Every text is scrubbed first.
+of environment variables, and of a sweep its journal, plan, budget, results and logs, with those of
+the search for its recipe. Weights, data and tokens stay. Every text is scrubbed first.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.doctor import Finding
 from orchestrator.errors import BadInput, Fault
+from orchestrator.opening import TUNING_FOLDER
 from orchestrator.secrecy import scrubbed
 
 LARGEST = 5_000_000
@@ -33,7 +34,7 @@ def pack(path: Path, findings: Sequence[Finding], sweep_dir: Path | None) -> lis
     Args:
         path: the zip file to write, for its user alone (0600).
         findings: what the doctor found.
-        sweep_dir: a sweep that something is wrong with, or None.
+        sweep_dir: a sweep or a search that something is wrong with, or None.
 
     Raises:
         BadInput: when there is a file of this name.
@@ -67,8 +68,9 @@ def _machine(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
 
 
 def _sweep(sweep_dir: Path | None) -> Iterator[tuple[str, str]]:
-    for pattern in _OF_A_SWEEP if sweep_dir is not None else ():
-        assert sweep_dir is not None
+    if sweep_dir is None:
+        return
+    for pattern in (*_OF_A_SWEEP, *(f"{TUNING_FOLDER}/{name}" for name in _OF_A_SWEEP)):
         for file in sorted(sweep_dir.glob(pattern)):
             with file.open("rb") as stream:
                 stream.seek(max(0, file.stat().st_size - LARGEST))

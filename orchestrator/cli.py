@@ -333,7 +333,10 @@ def ui(
 @app.command()
 def doctor(
     sweep: Annotated[
-        str | None, typer.Argument(help="A sweep whose record goes into the bundle.")
+        str | None,
+        typer.Argument(
+            help="A sweep, or the search for its recipe, whose record goes into the bundle."
+        ),
     ] = None,
     outputs: Outputs = Path("outputs"),
     bundle: Annotated[
@@ -354,7 +357,8 @@ def doctor(
     if bundle is not None:
         from orchestrator.bundle import pack
 
-        packed = pack(bundle, findings, find_sweep(sweep, outputs) if sweep else None)
+        folder = find_sweep(sweep, outputs, or_search=True) if sweep else None
+        packed = pack(bundle, findings, folder)
     if as_json:
         print_json(
             {

@@ -179,6 +179,9 @@ def test_a_bundle_has_what_a_maintainer_needs_and_no_secret(
     (sweep / "budget.yaml").write_text(f"tracking: {{uri: 'http://me:{CANARY}@h'}}\n")
     (sweep / "trials/t/error.txt").write_text(f"401 with {CANARY}")
     (sweep / "trials/t/checkpoints/1.pt").write_text("weights")
+    (sweep / "tuning/trials/s").mkdir(parents=True)
+    (sweep / "tuning/journal.jsonl").write_text("{}")
+    (sweep / "tuning/trials/s/error.txt").write_text("it broke")
     path = tmp_path / "b.zip"
     names = pack(path, [Finding(what="x", found=CANARY)], sweep)
     with zipfile.ZipFile(path) as packed:
@@ -186,6 +189,7 @@ def test_a_bundle_has_what_a_maintainer_needs_and_no_secret(
     assert sorted(content) == sorted(names)
     assert {"doctor.json", "packages.txt", "environment.txt", "sweep/journal.jsonl"} <= set(names)
     assert "sweep/trials/t/error.txt" in names
+    assert {"sweep/tuning/journal.jsonl", "sweep/tuning/trials/s/error.txt"} <= set(names)
     assert not [name for name in names if "checkpoint" in name]
     assert not [name for name, text in content.items() if CANARY in text]
     assert "STORE_TOKEN" in content["environment.txt"]
