@@ -107,7 +107,9 @@ def _floor(law: Mapping[str, Any]) -> str:
     """E with its interval, where the runs tell one."""
     ends = (law.get("interval") or {}).get("E")
     found = significant(law.get("E"), 4)
-    return f"{found} {spell_range(ends)}" if ends else found
+    if not ends:
+        return found
+    return f"{found} ({interval(ends, 4)})" if ends[0] else f"{found} {spell_range(ends)}"
 
 
 def level_table(evidence: Evidence) -> Table | None:

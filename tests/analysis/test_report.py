@@ -30,6 +30,7 @@ from analysis.report import (
     SweepFacts,
     write_report,
 )
+from analysis.report.fit_tables import estimator_table
 from analysis.report.gather import gather
 from analysis.report.plot_axes import loss_label
 from analysis.report.story import tell
@@ -281,6 +282,19 @@ def test_a_compute_that_prints_like_the_target_has_no_row_of_its_own(answered):
     assert [row.flops for row in evidence.frontier] == [row.flops for row in alone.frontier]
     assert evidence.answer == alone.answer
     assert first["flops"] in [row.flops for row in evidence.frontier]
+
+
+def test_the_floor_of_a_law_has_its_interval_beside_it(answered):
+    fit, table = answered
+
+    def floors(ends):
+        laws = {n: {**law, "E": 1.8171, "interval": {"E": ends}} for n, law in fit["laws"].items()}
+        rows = estimator_table(gather({**fit, "laws": laws}, table)).rows
+        return {row[4] for row in rows if not row[0].startswith("Line")}
+
+    assert floors([1.7702, 1.8641]) == {"1.817 (1.77 to 1.864)"}
+    assert floors([0.0, 1.8641]) == {"1.817 (at most 1.864)"}
+    assert floors(None) == {"1.817"}
 
 
 def test_a_test_that_was_not_made_is_no_rule_passed(answered):

@@ -230,3 +230,12 @@ def test_what_is_for_tables_only_is_refused_beside_a_sweep(
     )
     assert refused.returncode == 2
     assert f"SWP-1343]: {option[0]} is for tables" in refused.stderr
+
+
+def test_a_fit_prints_how_sure_each_floor_is_or_that_it_is_only_bounded(table: Path) -> None:
+    fit = fit_any_table(table, **options())
+    low, high = fit["laws"]["tied"]["interval"]["E"]
+    assert f"tied: E {fit['laws']['tied']['E']:.5g} [{low:.4g}, {high:.4g}], A " in printed(fit)
+    fit["laws"]["tied"]["interval"]["E"] = [0.0, high]
+    assert f" (at most {high:.4g}), A " in printed(fit)
+    assert f"pinned: E {fit['laws']['pinned']['E']:.5g}, A " in printed(fit)
