@@ -88,10 +88,12 @@ def print_plan(console: Console, plan: Plan, throughput: Throughput) -> None:
 def at_a_time(plan: Plan, device: str) -> str:
     """How many trials run at a time, and on what each."""
     shares = sorted({trial.devices for trial in plan.trials})
+    # The smallest share that a budget names may be one that no size of the plan asks for.
+    most = max(1, plan.slots // min((trial.slots for trial in plan.trials), default=1))
     if shares in ([], [1.0]):
-        return f"{plan.slots} x {device} at a time"
+        return f"{most} x {device} at a time"
     each = " to ".join(f"{share:g}" for share in dict.fromkeys((shares[0], shares[-1])))
-    return f"{each} x {device} each, up to {plan.slots} at a time"
+    return f"{each} x {device} each, up to {most} at a time"
 
 
 def _print_quotation(console: Console, plan: Plan, throughput: Throughput) -> None:

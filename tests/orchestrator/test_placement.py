@@ -208,6 +208,8 @@ def test_jobs_ask_for_the_gpus_of_their_size_and_record_what_they_occupy(
             BY_SIZE.replace("100M", "900M").replace("1M", "300M"),
             "0.25 to 4 x gpu each, up to 32 at a time",
         ),
+        # No size of the plan is so small as to ask for a quarter.
+        (BY_SIZE.replace("1M", "1k").replace("100M", "1T"), "8 x gpu at a time"),
     ],
 )
 def test_a_plan_says_how_many_trials_run_at_a_time_and_on_what(
