@@ -116,12 +116,8 @@ def _floor_interval(
     restriction = fit.restriction
     if restriction is not None and not restriction.basis[:, 3:5].any():
         return {}
-    sound = (
-        draws is not None
-        and draws.failed <= MAX_FAILED
-        and not {"e", *_EXPONENTS} & {*fit.at_bound}
-    )
-    if draws is not None and sound:
+    at_limit = {"e", "kappa"} & {*fit.at_bound}  # a refit at one of these did not fail
+    if draws is not None and draws.failed <= MAX_FAILED and not at_limit:
         low, high = (float(v) for v in np.percentile(np.exp(draws.theta[:, 2]), _tails(confidence)))
         method = f"{draws.kind} bootstrap"
     else:
