@@ -2,8 +2,8 @@
 
 For a given E the rest of the law is minimised; the interval is {E : S(E) <= S_min (1 + F/(m - p))}
 with F the quantile of F(1, m - p), as in `analysis.profile`. Refits of resampled runs say as much
-only where they stay inside the exponents' limits. The lower end is often open: a slow power law,
-exponent near zero, is hardly a constant's unlike, so runs may leave all of E to it.
+only where they stay inside the exponents' limits. The lower end is often open: a power law with an
+exponent near zero is next to a constant, and the runs may not tell how much of E it is.
 """
 
 from __future__ import annotations
