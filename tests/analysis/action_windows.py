@@ -13,6 +13,7 @@ import string
 import numpy as np
 from scipy.special import logsumexp
 
+from tests.analysis.windows import cost_of_windows as windows_cost
 from trainer.data.synthetic import LETTERS, action_lines
 
 LENGTHS, ACTIONS = range(4, 9), range(10)
@@ -142,14 +143,6 @@ def nats_with_past(line: str) -> np.ndarray:
 def cost_of_windows(context: int, *, windows: int, seed: int) -> tuple[float, float]:
     """Nats per character that windows lose, the first character given, and its standard error."""
     lines = list(action_lines(random.Random(seed), lines=windows))
-    text = "".join(lines)
-    until = np.r_[0.0, np.cumsum(np.concatenate([nats_with_past(line) for line in lines]))]
-    first = {character: log_likelihood(character) for character in sorted(set(text))}
-    cuts = np.random.default_rng(seed).integers(MEAN_LINE * 2, len(text) - context - 1, windows)
-    lost = [
-        first[text[cut]]
-        - log_likelihood(text[cut : cut + context + 1])
-        - (until[cut + context + 1] - until[cut + 1])
-        for cut in cuts
-    ]
-    return float(np.mean(lost)) / context, float(np.std(lost)) / context / math.sqrt(windows)
+    return windows_cost(
+        lines, context, log_likelihood=log_likelihood, nats_with_past=nats_with_past, seed=seed
+    )

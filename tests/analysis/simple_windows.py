@@ -12,8 +12,7 @@ import math
 import random
 from itertools import permutations
 
-import numpy as np
-
+from tests.analysis.windows import cost_of_windows as windows_cost
 from trainer.data.synthetic import CONSONANTS, VOWELS, simple_lines
 
 LENGTHS = (4, 6)
@@ -80,14 +79,6 @@ def nats_with_past(word: str) -> list[float]:
 def cost_of_windows(context: int, *, windows: int, seed: int) -> tuple[float, float]:
     """Nats per character that windows lose, the first character given, and its standard error."""
     lines = list(simple_lines(random.Random(seed), lines=windows))
-    text = "".join(lines)
-    until = np.r_[0.0, np.cumsum(np.concatenate([nats_with_past(line) for line in lines]))]
-    first = {character: log_likelihood(character) for character in sorted(set(text))}
-    cuts = np.random.default_rng(seed).integers(MEAN_WORD * 4, len(text) - context - 1, windows)
-    lost = [
-        first[text[cut]]
-        - log_likelihood(text[cut : cut + context + 1])
-        - (until[cut + context + 1] - until[cut + 1])
-        for cut in cuts
-    ]
-    return float(np.mean(lost)) / context, float(np.std(lost)) / context / math.sqrt(windows)
+    return windows_cost(
+        lines, context, log_likelihood=log_likelihood, nats_with_past=nats_with_past, seed=seed
+    )
