@@ -3,7 +3,7 @@
 A window begins anywhere in a word. Its likelihood is a sum over every way in which it can have been
 cut out of the text, and over the letters before the cut that matter to what follows: those that
 began the last three words. Other hidden letters of a word do not: which of its vowels, and which of
-its further consonants, come first is open, so what is seen of them is as likely as if it were first.
+its further consonants, come first is open, so those seen are as likely as if they were the first.
 """
 
 from __future__ import annotations
