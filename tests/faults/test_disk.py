@@ -32,13 +32,15 @@ def test_a_full_disk_pauses_the_sweep_and_room_lets_it_go_on(
     trial: Trial, place: Place, calm: Place
 ) -> None:
     place.budget()
-    with small_disk(place.folder / "small", "3m") as mounted:
+    with small_disk(place.folder / "small", "24m") as mounted:
         if not mounted:
             pytest.skip("mounting a small file system needs rights that this user lacks")
         outputs = "small/out"
         filler = place.folder / "small" / "filler"
         command = place.run(outputs, patches={"linger": {"seconds": 0.03}})
-        assert command.reaches(lambda: place.seen(outputs, "trials/*/result.json") >= 2, "two")
+        assert command.reaches(lambda: place.seen(outputs, "trials/*/result.json") >= 2, "two"), (
+            command.err
+        )
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 4096)
@@ -54,7 +56,7 @@ def test_a_full_disk_pauses_the_sweep_and_room_lets_it_go_on(
         place.finish(place.run(outputs))
         assert place.happened(outputs, "trial_finished") == len(calm.rows())
         assert place.print_of(outputs) == calm.print_of()
-    trial.record(f"exit 3 (tmpfs of 3 MB), {finished} finished trials kept, table identical")
+    trial.record(f"exit 3 (tmpfs of 24 MB), {finished} finished trials kept, table identical")
 
 
 @row("disk-journal")
