@@ -18,7 +18,7 @@ from analysis.quantiles import fisher_quantile
 _E = 2
 """Place of ln E in theta."""
 MAX_POINTS = 1000
-"""Beyond this many points the profile takes seconds, and refits are to be trusted."""
+"""Beyond this many points the profile takes seconds: E has no interval there but that of refits."""
 _FIRST_STEP = 0.002
 """First step in ln E from the estimate, doubled until the profile passes its threshold."""
 _HALVINGS = 8
