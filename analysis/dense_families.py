@@ -112,4 +112,5 @@ OVERTRAINING = Family(
     high=(10.0, 40.0, 40.0, 1.0),
     source="Gadre et al. 2024 (2403.08540), eq. 4; the start is not published",
     at=_overtraining_at,
+    kept=(),
 )

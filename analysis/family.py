@@ -22,6 +22,8 @@ Formula = Callable[[FloatArray, Inputs], tuple[FloatArray, tuple[FloatArray, ...
 """(theta, inputs) -> (L, dL/dtheta_j for each parameter), all of which broadcast."""
 AtPoint = Callable[[FloatArray, FloatArray, Inputs], dict[str, FloatArray]]
 """(N, D, other inputs) -> the law's own inputs."""
+Remark = Callable[[FloatArray, float], str]
+"""(theta, D) -> what else a fitted law says of runs of D tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,17 @@ class Family:
     runs are too few for all or do not depend on one."""
     at: AtPoint | None = None
     """Its inputs at N parameters and D tokens; None = N and D as they are, if it has both."""
+    kept: tuple[str, ...] | None = None
+    """Inputs of an optimum that stay as the runs had them; None = all but N and D."""
+    remark: Remark | None = None
+    """What a reader of the optimum is told besides."""
+
+    @property
+    def kept_inputs(self) -> tuple[str, ...]:
+        """Inputs that stay as the runs had them while N and D are chosen."""
+        if self.kept is not None:
+            return self.kept
+        return tuple(name for name in self.inputs if name not in ("N", "D"))
 
     @property
     def has_optimum(self) -> bool:

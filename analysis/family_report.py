@@ -18,23 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from analysis.checks import (
-    EXTRAPOLATION_REFUSE,
-    EXTRAPOLATION_WARN,
-    FOLD_REFUSE,
-    FOLD_WARN,
-    Check,
-    Status,
-    status_of,
-)
-from analysis.cost import read_cost
-from analysis.families import optimal_batch
-from analysis.family import Family, FamilyFit, fit_family, optimum_along
+from analysis.checks import Check, Status, status_of
+from analysis.family import Family, FamilyFit, fit_family
+from analysis.family_optimum import find_optimum
 from analysis.fit import SurfaceFit, fit_surface
 from analysis.law_inputs import LawInputs
-from analysis.laws import FloatArray, FlopsPerToken, Optimum
+from analysis.laws import FloatArray, Optimum
 from analysis.numerals import spell
-from analysis.quantiles import student_quantile
 from analysis.record import check_record, finite
 from analysis.uncertainty import CONFIDENCE, Interval
 
@@ -191,22 +181,21 @@ def fit_law_to_inputs(
         }
         checks += _fit_checks(fit, sd, held)
         checks += _holdout_check(family, data, held, width, plain, fit.theta)
-    optimum, interval, top = None, None, None
-    if fit is not None and family.has_optimum and data.flops is not None:
+    found, top = None, None
+    if fit is not None and covariance is not None and family.has_optimum and data.flops is not None:
         top = float(data.flops.max())
         target = top if target_flops is None else target_flops
-        optimum, interval, more = _optimum(
-            fit, covariance, data, held, target, confidence, warnings
-        )
-        checks += more
-        checks.append(_extrapolation(target / top))
-    elif target_flops is not None:
+        found = find_optimum(fit, covariance, data, held, target, confidence=confidence)
+        warnings += found.notes
+        checks += found.checks
+    elif target_flops is not None and not family.has_optimum:
         warnings.append(
             f"{family.name} does not know model size and data both: it has no optimum at a compute"
         )
     status = status_of(checks)
-    if status == "not_identified":
-        optimum = interval = None
+    optimum = interval = None
+    if found is not None and status != "not_identified":
+        optimum, interval = found.optimum, found.interval
     return FamilyReport(
         family=family,
         status=status,
@@ -350,134 +339,6 @@ def _holdout_check(
             f"{own:.2%}, the five-parameter law by {theirs:.2%}",
         )
     ]
-
-
-def _optimum(
-    fit: FamilyFit,
-    covariance: FloatArray | None,
-    data: LawInputs,
-    held: Mapping[str, float],
-    target: float,
-    confidence: float,
-    warnings: list[str],
-) -> tuple[Optimum | None, Interval | None, list[Check]]:
-    """The optimum along the runs' cost, its delta-method interval, and the rules on both."""
-    assert data.params is not None
-    assert data.tokens is not None
-    assert data.flops is not None
-    cost = _cost(data, warnings)
-    fixed = _fixed(fit, data, warnings)
-    names = fit.family.parameters
-
-    def at(theta: FloatArray) -> Optimum:
-        return optimum_along(
-            fit.family,
-            theta,
-            target,
-            cost,
-            low=float(data.params.min()) / 100,  # type: ignore[union-attr]
-            high=float(data.params.max()) * 1e4,  # type: ignore[union-attr]
-            **fixed,
-        )
-
-    try:
-        best = at(fit.theta)
-        gradient = np.zeros(len(names))
-        for i, name in enumerate(names):
-            if name in held or name in fit.at_bound:
-                continue
-            step = np.zeros(len(names))
-            step[i] = 1e-4 * max(abs(fit.theta[i]), 1e-2)
-            ends = [math.log(at(fit.theta + s * step).tokens_per_parameter) for s in (1, -1)]
-            gradient[i] = (ends[0] - ends[1]) / (2 * step[i])
-    except ValueError as error:
-        return None, None, [Check(rule="R2", passed=False, severity="refuse", message=str(error))]
-    ratios = data.tokens / data.params
-    low, high = float(ratios.min()), float(ratios.max())
-    found = best.tokens_per_parameter
-    inside = Check(
-        rule="R2",
-        passed=low / 2 <= found <= 2 * high,
-        severity="refuse",
-        message=f"D/N at the target is {spell(found)}; sampled are {spell(low)} to {spell(high)}",
-    )
-    moving = np.abs(gradient) > 0
-    assert covariance is not None
-    variance = float(gradient[moving] @ covariance[np.ix_(moving, moving)] @ gradient[moving])
-    freedom = max(1, len(data.loss) - len(names) + len(held))
-
-    def interval(level: float) -> Interval:
-        half = student_quantile(0.5 + level / 2, freedom) * math.sqrt(variance)
-        return Interval(
-            low=found * math.exp(-min(half, 300.0)),
-            high=found * math.exp(min(half, 300.0)),
-            confidence=level,
-            method="delta",
-        )
-
-    if not variance >= 0:
-        words = "the interval of D/N at the target cannot be computed"
-        return (
-            None,
-            None,
-            [inside, Check(rule="R4", passed=False, severity="refuse", message=words)],
-        )
-    fold = interval(0.95).fold
-    width = Check(
-        rule="R4",
-        passed=fold <= FOLD_WARN,
-        severity="refuse" if fold > FOLD_REFUSE else "warn",
-        message=f"the 95 % interval of D/N at the target spans {spell(fold)}x; beyond "
-        f"{FOLD_WARN:.0f}x is weak, beyond {FOLD_REFUSE:.0f}x refused",
-    )
-    return best, interval(confidence), [inside, width]
-
-
-def _cost(data: LawInputs, warnings: list[str]) -> FlopsPerToken:
-    """FLOPs per token by N: as the table's flops say, of the active share of N where that is told.
-
-    What a token costs beyond 6 per active parameter fades with size; the share that is active does
-    not, so the two are read apart.
-    """
-    assert data.params is not None
-    assert data.tokens is not None
-    assert data.flops is not None
-    if data.active is None:
-        return read_cost(data.params, data.tokens, data.flops)
-    share = float(np.exp(np.mean(np.log(data.active / data.params))))
-    curve = read_cost(data.active, data.tokens, data.flops)
-    warnings.append(f"a token costs what {share:.3g} of the parameters cost, the active share")
-    return lambda N: curve(share * np.asarray(N))
-
-
-def _fixed(fit: FamilyFit, data: LawInputs, warnings: list[str]) -> dict[str, float]:
-    """The other inputs of the optimum, held at what the runs had, and said."""
-    fixed: dict[str, float] = {}
-    if fit.family.at is not None and fit.family.name == "overtraining":
-        return fixed
-    for name in fit.family.inputs:
-        if name in ("N", "D", "K"):
-            continue
-        values = data.inputs[name]
-        fixed[name] = float(values.max() if name == "U" else np.median(values))
-        which = "the largest" if name == "U" else "the median"
-        warnings.append(f"the optimum is for {name} = {fixed[name]:.4g}, {which} of the runs")
-    if fit.family.name == "batch_steps":
-        assert data.tokens is not None
-        most = float(data.tokens.max())
-        best = float(optimal_batch(fit.theta, np.array(most)))
-        warnings.append(f"the law's best batch at {most:.3g} tokens is {best:.3g} tokens")
-    return fixed
-
-
-def _extrapolation(reach: float) -> Check:
-    return Check(
-        rule="R3",
-        passed=reach <= EXTRAPOLATION_WARN,
-        severity="refuse" if reach > EXTRAPOLATION_REFUSE else "warn",
-        message=f"the target is {spell(reach)}x the largest run; beyond {EXTRAPOLATION_WARN:.0f}x "
-        f"is weak, beyond {EXTRAPOLATION_REFUSE:.0f}x refused",
-    )
 
 
 def _message(

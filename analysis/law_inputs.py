@@ -4,8 +4,8 @@
     M batch_tokens           K steps           X experts       G granularity    S sparsity
     S1 lr_area               S2 lr_annealed
 
-What follows from other columns need not be given: K = D/M, C = 6 N D, and S1 and S2 from the
-learning rates of whole training curves (`steps`, `learning_rate`, one row per logged step).
+What follows from other columns need not be given: K = D/M, D = M K, C = 6 N D, and S1 and S2 from
+the learning rates of whole training curves (`steps`, `learning_rate`, one row per logged step).
 """
 
 from __future__ import annotations
@@ -123,10 +123,15 @@ def read_law_inputs(
 
     N, D, C = numbers(column), numbers("tokens"), numbers("flops")
     active = numbers("params_active")
+    batch, steps = numbers("batch_tokens"), numbers("steps")
+    if D is None and "M" in family.inputs and batch is not None and steps is not None:
+        D = batch * steps
+        notes.append("the table has no 'tokens': D = M K")
     if C is None and N is not None and D is not None:
         C = 6.0 * (N if active is None else active) * D
-        if family.name == "overtraining":
-            notes.append("the table has no 'flops': C = 6 N D")
+        if family.has_optimum:
+            of = "N" if active is None else "params_active"
+            notes.append(f"the table has no 'flops': C = 6 {of} D")
     if column not in (None, "params", parameter_column(convention)):
         notes.append(f"N is the table's {column!r}")
     inputs: dict[str, FloatArray] = {}
@@ -139,7 +144,6 @@ def read_law_inputs(
         for name in family.inputs:
             values = N if name == "N" else numbers(_COLUMN[name])
             if values is None and name == "K":
-                batch = numbers("batch_tokens")
                 assert D is not None
                 assert batch is not None
                 values = D / batch

@@ -158,6 +158,11 @@ def _batch_steps_at(N: FloatArray, D: FloatArray, others: Inputs) -> dict[str, F
     return {"N": N, "M": others["M"], "K": D / others["M"]}
 
 
+def _best_batch(theta: FloatArray, D: float) -> str:
+    best = float(optimal_batch(theta, np.array(D)))
+    return f"the law's best batch at {D:.3g} tokens is {best:.3g} tokens"
+
+
 DATA_CONSTRAINED = Family(
     name="data_constrained",
     inputs=("N", "D", "U"),
@@ -197,4 +202,6 @@ BATCH_STEPS = Family(
     high=(10.0, 40.0, 1.5, 40.0, 3.0, 40.0, 3.0),
     source="Schaipp et al. 2026 (2607.01487); the start is not published",
     at=_batch_steps_at,
+    kept=("M",),
+    remark=_best_batch,
 )

@@ -149,7 +149,11 @@ def test_batch_and_steps_are_read_and_steps_follow_from_tokens():
     report = fitted(frame, BATCH_STEPS)
     assert report.fit.theta[[2, 4, 6]] == pytest.approx([0.35, 0.5, 0.5], abs=0.1)
     assert "the table has no 'steps': K = D / M" in report.warnings
+    assert "the table has no 'flops': C = 6 N D" in report.warnings
     assert any("the law's best batch at" in w for w in report.warnings)
+    stepped = fitted(frame.drop(columns="tokens").assign(steps=K), BATCH_STEPS)
+    assert "the table has no 'tokens': D = M K" in stepped.warnings
+    assert stepped.optimum == report.optimum
 
 
 def test_a_schedule_is_read_off_whole_curves():
@@ -229,4 +233,4 @@ def test_bad_cells_and_an_empty_table_are_faults_and_excluded_rows_stay_out():
     bad["excluded"] = ["", "diverged", *[""] * (len(bad) - 2)]
     data = read_law_inputs(bad, DATA_CONSTRAINED)
     assert len(data.loss) == len(frame) - 1
-    assert data.notes == (f"1 of {len(frame)} rows are excluded, with reasons",)
+    assert data.notes[0] == f"1 of {len(frame)} rows are excluded, with reasons"
