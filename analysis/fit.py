@@ -35,6 +35,7 @@ from analysis.newton import (
     minimise,
 )
 from analysis.priors import Prior, applicable, centre_and_precision
+from analysis.settling import settle
 from analysis.spread import covariance_of, data_driven_delta, noise_sd, objective_unit
 from analysis.starts import MANY_POINTS, seeds, thinned_starts
 from analysis.surface_words import surface_dict, surface_latex, surface_text
@@ -210,6 +211,7 @@ def fit_surface(
         first = thinned_starts(form, data, w, first, restriction)
     if huber_delta is None:
         squares = minimise(form, data, first, weights=w, delta=np.inf, restriction=restriction)
+        squares = settle(form, data, squares, weights=w, delta=np.inf, restriction=restriction)
         best = squares.theta[int(np.argmin(squares.objective))]
         free = form.n_params if restriction is None else len(restriction.basis)
         huber_delta = data_driven_delta(form.log_loss(best, data.n, data.d) - data.y, free)
@@ -217,6 +219,7 @@ def fit_surface(
             return _finish(form, data, w, squares, huber_delta, restriction)
         first = squares.theta
     solved = minimise(form, data, first, weights=w, delta=huber_delta, restriction=restriction)
+    solved = settle(form, data, solved, weights=w, delta=huber_delta, restriction=restriction)
     return _finish(form, data, w, solved, huber_delta, restriction)
 
 
@@ -248,7 +251,15 @@ def _under_priors(plain: SurfaceFit, priors: tuple[Prior, ...]) -> SurfaceFit:
         plain.form,
         plain.data,
         plain.weights,
-        solved,
+        settle(
+            plain.form,
+            plain.data,
+            solved,
+            weights=plain.weights,
+            delta=plain.huber_delta,
+            restriction=plain.restriction,
+            penalty=penalty,
+        ),
         plain.huber_delta,
         plain.restriction,
         precision=precision,

@@ -12,11 +12,9 @@ import numpy as np
 
 from analysis.fit import SurfaceFit
 from analysis.laws import FloatArray
-from analysis.newton import Restriction, bounds, minimise
+from analysis.newton import LOG_FLOOR, Restriction, bounds, minimise
 from analysis.quantiles import fisher_quantile
 
-_E = 2
-"""Place of ln E in theta."""
 MAX_POINTS = 1000
 """Beyond this many points the profile takes seconds: E has no interval there but that of refits."""
 _FIRST_STEP = 0.002
@@ -41,7 +39,7 @@ def profile_floor(fit: SurfaceFit, *, confidence: float = 0.9) -> tuple[float, f
     if size <= p or size > MAX_POINTS or fit.misfit <= 0:
         return None
     allowed = fit.misfit * fisher_quantile(confidence, 1, size - p) / (size - p)
-    least, most = (float(ends[_E]) for ends in bounds(fit.form, fit.data))
+    least, most = (float(ends[LOG_FLOOR]) for ends in bounds(fit.form, fit.data))
     low = _end(fit, least, allowed)
     high = _end(fit, most, allowed)
     return (
@@ -52,7 +50,7 @@ def profile_floor(fit: SurfaceFit, *, confidence: float = 0.9) -> tuple[float, f
 
 def _end(fit: SurfaceFit, bound: float, allowed: float) -> float | None:
     """Where the profile first passes its threshold on the way to a bound of ln E; None: nowhere."""
-    inside, theta = float(fit.theta[_E]), fit.theta
+    inside, theta = float(fit.theta[LOG_FLOOR]), fit.theta
     step = _FIRST_STEP if bound > inside else -_FIRST_STEP
     while True:
         outside = inside + step
@@ -76,19 +74,15 @@ def _end(fit: SurfaceFit, bound: float, allowed: float) -> float | None:
 
 def _excess(fit: SurfaceFit, log_floor: float, near: FloatArray) -> tuple[float, FloatArray]:
     """S(E) - S_min and the theta that has it, sought from a neighbour's and from the estimate."""
-    basis = np.eye(fit.form.n_params) if fit.restriction is None else fit.restriction.basis
-    offset = np.zeros(fit.form.n_params) if fit.restriction is None else fit.restriction.offset
-    fixed = Restriction(basis=basis[basis[:, _E] == 0], offset=offset.copy())
-    fixed.offset[_E] = log_floor
     starts = np.vstack([near, fit.theta])
-    starts[:, _E] = log_floor
+    starts[:, LOG_FLOOR] = log_floor
     solved = minimise(
         fit.form,
         fit.data,
         starts,
         weights=fit.weights,
         delta=fit.huber_delta,
-        restriction=fixed,
+        restriction=(fit.restriction or Restriction.none(fit.form)).with_floor(log_floor),
         penalty=fit.penalty,
         max_steps=40,
         tolerance=1e-9,

@@ -27,6 +27,8 @@ DELTA_STEPS = (1.0, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 _CHUNK_CELLS = 40_000
 """Problems are solved in blocks of about this many (problem, point) cells, to stay in cache."""
 _DAMPING_MAX = 1e12
+LOG_FLOOR = 2
+"""Place of ln E in theta."""
 LEAST_EXPONENT = 0.005
 LARGEST_EXPONENT = 3.0
 """A fit may pass it on the way to a minimum, but an exponent beyond it is none of a scaling law."""
@@ -86,6 +88,17 @@ class Restriction:
     """Rows span the directions that may move, shape (q, p)."""
     offset: FloatArray
     """Values of what may not, shape (p,)."""
+
+    @staticmethod
+    def none(form: LawForm) -> Restriction:
+        """Every parameter moves."""
+        return Restriction(basis=np.eye(form.n_params), offset=np.zeros(form.n_params))
+
+    def with_floor(self, log_floor: float) -> Restriction:
+        """The same with ln E held."""
+        offset = self.offset.copy()
+        offset[LOG_FLOOR] = log_floor
+        return Restriction(basis=self.basis[self.basis[:, LOG_FLOOR] == 0], offset=offset)
 
 
 @dataclass(frozen=True, kw_only=True)

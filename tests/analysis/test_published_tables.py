@@ -115,10 +115,12 @@ def test_step_laws_best_runs_follow_the_six_parameter_law(laws_dir):
     assert np.abs(six.residuals).mean() == pytest.approx(0.0009, abs=1e-4)
     top = 6 * float((N * D).max())
     assert six.surface.optimum(top).tokens_per_parameter == pytest.approx(28.9, abs=0.2)
-    # Published is 2.0 for five parameters: a ratio that the objective moves threefold.
+    # Published is 2.0 for five parameters: a ratio that the objective moves threefold. It lies at
+    # the far end of a curved valley, where every start must arrive.
+    assert five.certificate.agreeing == five.certificate.starts
     squares = fit_surface(N, D, L, huber_delta=np.inf)
     ratios = [f.surface.optimum(top).tokens_per_parameter for f in (five, squares)]
-    assert ratios == pytest.approx([2.37, 6.43], rel=0.01)
+    assert ratios == pytest.approx([2.05, 6.43], rel=0.01)
 
 
 def test_step_laws_rules_are_within_a_factor_two_of_every_cells_best(laws_dir):
