@@ -322,7 +322,7 @@ def refit(
         delta=delta,
         restriction=fit.restriction,
         penalty=fit.penalty if penalty is None else penalty,
-        max_steps=50,
+        max_steps=300,
         tolerance=1e-8,
     )
 

@@ -147,11 +147,6 @@ CASES = (
         published="D/N 28.9 (6 parameters) at the largest run; 2.0 with 5, which is 1.8 to 6.4 by "
         "the objective (Huber widths of 1e-5 to 1e-3: 1.8 to 2.05; least squares: 6.4)",
         ratio=28.9,
-        why_refused="the least D/N that was run is 18.6, and the five-parameter optimum lies below "
-        "it whatever the objective: 2.05 by the published Huber width (published 2.0), 1.8 by "
-        "narrower ones, 6.4 by least squares. No run is on its far side, so nothing in the table "
-        "says which of them is right. A test reproduces the six-parameter law's 28.9, but the two "
-        "laws are too far apart for either to be the answer",
     ),
     Case(
         name="steplaw_dense_all.csv",
