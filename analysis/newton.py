@@ -279,6 +279,7 @@ def _newton(
     if restriction is not None:
         fit = np.linalg.lstsq(basis.T, (theta - restriction.offset).T, rcond=None)[0]
         theta = restriction.offset + fit.T @ basis
+    linear = basis[(basis[:, 3:] == 0).all(axis=1)]
     theta = np.clip(theta, low, high)
     value, gradient, hessian = derivatives(
         form, data, theta, weights, delta, targets=targets, penalty=penalty
@@ -325,6 +326,22 @@ def _newton(
             *derivatives(form, data, trial, weights, delta, targets=targets, penalty=penalty),
         )
         better = new[1] < value
+        # A step to where a law overflows is only rejected.
+        lost = np.flatnonzero(~better & np.isfinite(new[3]).all(axis=(1, 2)))
+        if len(lost):
+            again = _back_to_the_floor(
+                form,
+                data,
+                tuple(part[lost] for part in new),
+                weights if len(weights) == 1 else weights[lost],
+                targets if len(targets) == 1 else targets[lost],
+                delta,
+                linear,
+                None if penalty is None else penalty.rows(lost),
+            )
+            for whole, part in zip(new, again, strict=True):
+                whole[lost] = part
+            better = new[1] < value
         state = tuple(
             np.where(better.reshape((-1,) + (1,) * (o.ndim - 1)), a, o)
             for a, o in zip(new, (theta, value, gradient, hessian), strict=True)
@@ -332,6 +349,45 @@ def _newton(
         damping = np.where(better, np.maximum(damping * 0.1, 1e-14), damping * 10.0)
         scale = _scale(state[1], mass, delta)
     return result
+
+
+def _back_to_the_floor(
+    form: LawForm,
+    data: Data,
+    at: tuple[FloatArray, ...],
+    weights: FloatArray,
+    targets: FloatArray,
+    delta: float,
+    linear: FloatArray,
+    penalty: Penalty | None,
+) -> tuple[FloatArray, ...]:
+    """Steps that raised the objective, with A, B and E moved to where the new exponents want them.
+
+    The floor of a valley along the exponents is curved in ln A, ln B and ln E, so a straight step
+    leaves it; for given exponents the law is linear in A, B, E, and one Newton step returns.
+
+    Args:
+        form: the law.
+        data: the points.
+        at: theta, objective, gradient and Hessian after the steps.
+        weights: shape (K, m) or (1, m).
+        targets: shape (K, m) or (1, m).
+        delta: Huber width.
+        linear: rows of the basis that move none of the exponents, shape (r, p).
+        penalty: of these problems.
+
+    Returns:
+        The same four after the return.
+    """
+    theta, _, gradient, hessian = at
+    low, high = bounds(form, data)
+    still = np.full(len(theta), 1e-6)
+    _, direction, _ = _direction(gradient, hessian, still, linear, theta, low, high)
+    theta = np.clip(theta + direction, low, high)
+    return (
+        theta,
+        *derivatives(form, data, theta, weights, delta, targets=targets, penalty=penalty),
+    )
 
 
 def _scale(value: FloatArray, mass: FloatArray, delta: float) -> FloatArray:
@@ -359,7 +415,7 @@ def _direction(
     h = h * mask[:, :, None] * mask[:, None, :]
     diagonal = np.sqrt(np.abs(np.einsum("kii->ki", h)))
     top = diagonal.max(axis=1, keepdims=True)
-    size = np.where(held, 1.0, np.maximum(diagonal, 1e-9 * np.maximum(top, 1e-300)))
+    size = np.where(held, 1.0, np.maximum(diagonal, 1e-9 * np.maximum(top, 1e-140)))
     scaled = h / (size[:, :, None] * size[:, None, :])
     values, vectors = np.linalg.eigh(scaled)
     curvature = np.maximum(np.abs(values), 1e-14) + damping[:, None]

@@ -13,8 +13,8 @@ import numpy as np
 from analysis.laws import FloatArray, LawForm
 from analysis.newton import LOG_FLOOR, Data, Penalty, Restriction, Solutions, bounds, minimise
 
-_MOST_STEPS = 1500
-"""Of a fit that does not converge sooner; the slowest published table needs about a thousand."""
+_MOST_STEPS = 300
+"""Of a fit that does not converge sooner; the slowest published tables need about two hundred."""
 
 
 def settle(

@@ -21,7 +21,7 @@ def test_ninety_percent_intervals_cover_where_identified(design):
 
 @by_name(WRONG)
 def test_unidentifiable_designs_are_refused(design):
-    assert tally(design, laws=40, seed=2, resamples=0).refused_share >= REFUSED
+    assert tally(design, laws=20, seed=2, resamples=0).refused_share >= REFUSED
 
 
 @pytest.mark.parametrize(
