@@ -15,7 +15,7 @@ through larger ones: started directly at 1e-3, a fit stays near its start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +26,10 @@ DELTA_STEPS = (1.0, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 """Huber widths on the way to a small one."""
 _CHUNK_CELLS = 40_000
 """Problems are solved in blocks of about this many (problem, point) cells, to stay in cache."""
-_DAMPING_MAX = 1e12
+_DAMPING, _DAMPING_MAX = 1e-6, 1e12
+"""First and last, on the curvature of the scaled Hessian."""
+_EXPONENTS = slice(3, None)
+"""Places of the exponents in theta."""
 LOG_FLOOR = 2
 """Place of ln E in theta."""
 LEAST_EXPONENT = 0.005
@@ -51,6 +54,11 @@ class Data:
     def size(self) -> int:
         """Number of points m."""
         return len(self.y)
+
+    @cached_property
+    def level(self) -> float:
+        """Mean of ln L."""
+        return float(np.mean(self.y))
 
     @cached_property
     def levers(self) -> tuple[tuple[list[int], FloatArray], ...]:
@@ -145,7 +153,7 @@ def bounds(form: LawForm, data: Data) -> tuple[FloatArray, FloatArray]:
     The exponents stay in [0.005, 8], E between e^-10 and e^0.7 times the geometric mean loss,
     Skaling's k in [0.05, 20].
     """
-    level = float(np.mean(data.y))
+    level = data.level
     low = np.array(
         [level - 60.0, level - 60.0, level - 10.0, LEAST_EXPONENT, LEAST_EXPONENT, np.log(0.05)]
     )
@@ -186,30 +194,25 @@ def minimise(
         One solution per start.
     """
     start = np.atleast_2d(np.asarray(start, dtype=np.float64))
-    count = len(start)
-    w = np.ones((1, data.size)) if weights is None else np.atleast_2d(weights)
-    y = np.atleast_2d(data.y if targets is None else targets)
+    problems = _Problems(
+        form=form,
+        data=data,
+        weights=np.ones((1, data.size)) if weights is None else np.atleast_2d(weights),
+        targets=np.atleast_2d(data.y if targets is None else targets),
+        delta=delta,
+        penalty=penalty,
+    )
+    widths = [w for w in DELTA_STEPS if w > delta * 1.0001] if continuation else []
     block = max(1, _CHUNK_CELLS // max(data.size, 1))
     parts = []
-    for first in range(0, count, block):
+    for first in range(0, len(start), block):
         rows = slice(first, first + block)
-        w_rows = w if len(w) == 1 else w[rows]
-        y_rows = y if len(y) == 1 else y[rows]
-        parts.append(
-            _minimise_block(
-                form,
-                data,
-                start[rows],
-                w_rows,
-                y_rows,
-                delta,
-                restriction,
-                None if penalty is None else penalty.rows(rows),
-                continuation=continuation,
-                max_steps=max_steps,
-                tolerance=tolerance,
-            )
-        )
+        theta, part = start[rows], problems.rows(rows)
+        for width in widths:
+            wide = replace(part, delta=width)
+            most = 12 if width > 1e-2 else 25
+            theta = _newton(wide, theta, restriction, max_steps=most, tolerance=1e-5).theta
+        parts.append(_newton(part, theta, restriction, max_steps=max_steps, tolerance=tolerance))
     return Solutions(
         theta=np.concatenate([p.theta for p in parts]),
         objective=np.concatenate([p.objective for p in parts]),
@@ -218,95 +221,110 @@ def minimise(
     )
 
 
-def _minimise_block(
-    form: LawForm,
-    data: Data,
-    theta: FloatArray,
-    weights: FloatArray,
-    targets: FloatArray,
-    delta: float,
-    restriction: Restriction | None,
-    penalty: Penalty | None,
-    *,
-    continuation: bool,
-    max_steps: int,
-    tolerance: float,
-) -> Solutions:
-    steps = [s for s in DELTA_STEPS if s > delta * 1.0001] if continuation else []
-    for width in steps:
-        rough = _newton(
-            form,
-            data,
-            theta,
-            weights,
-            targets,
-            width,
-            restriction,
-            penalty,
-            max_steps=12 if width > 1e-2 else 25,
-            tolerance=1e-5,
+@dataclass(frozen=True, kw_only=True)
+class _Problems:
+    """A batch of K objectives over the same points."""
+
+    form: LawForm
+    data: Data
+    weights: FloatArray
+    """Shape (K, m), or (1, m) for all."""
+    targets: FloatArray
+    """Ln L to fit, shape (K, m), or (1, m) for all."""
+    delta: float
+    penalty: Penalty | None
+
+    def rows(self, chosen: slice | np.ndarray) -> _Problems:
+        """Some of the problems."""
+        return replace(
+            self,
+            weights=self.weights if len(self.weights) == 1 else self.weights[chosen],
+            targets=self.targets if len(self.targets) == 1 else self.targets[chosen],
+            penalty=None if self.penalty is None else self.penalty.rows(chosen),
         )
-        theta = rough.theta
-    return _newton(
-        form,
-        data,
-        theta,
-        weights,
-        targets,
-        delta,
-        restriction,
-        penalty,
-        max_steps=max_steps,
-        tolerance=tolerance,
-    )
+
+    def at(self, theta: FloatArray) -> _Point:
+        """Value and derivatives at theta (K, p), moved into its limits."""
+        theta = np.clip(theta, *bounds(self.form, self.data))
+        return _Point(
+            theta,
+            *derivatives(
+                self.form,
+                self.data,
+                theta,
+                self.weights,
+                self.delta,
+                targets=self.targets,
+                penalty=self.penalty,
+            ),
+        )
+
+    def scale(self, value: FloatArray) -> FloatArray:
+        """Natural unit of the objectives: a squared residual (mean, floored by rounding), (K,)."""
+        mass = np.broadcast_to(self.weights, (len(value), self.data.size)).sum(axis=1)
+        mean = np.maximum(2.0 * value / np.maximum(mass, 1e-300), 1e-24)
+        return np.minimum(mean, self.delta**2) if np.isfinite(self.delta) else mean
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Where a batch of problems stands."""
+
+    theta: FloatArray
+    """(K, p)."""
+    value: FloatArray
+    """(K,)."""
+    gradient: FloatArray
+    """(K, p)."""
+    hessian: FloatArray
+    """(K, p, p)."""
+
+    def rows(self, chosen: np.ndarray) -> _Point:
+        return _Point(*(part[chosen] for part in self._parts))
+
+    def replaced(self, chosen: np.ndarray, by: _Point) -> _Point:
+        """The same with the chosen rows (indices or a mask) those of another."""
+        wholes = [part.copy() for part in self._parts]
+        for whole, part in zip(wholes, by._parts, strict=True):
+            whole[chosen] = part
+        return _Point(*wholes)
+
+    @property
+    def _parts(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        return self.theta, self.value, self.gradient, self.hessian
 
 
 def _newton(
-    form: LawForm,
-    data: Data,
+    problems: _Problems,
     theta: FloatArray,
-    weights: FloatArray,
-    targets: FloatArray,
-    delta: float,
     restriction: Restriction | None,
-    penalty: Penalty | None,
     *,
     max_steps: int,
     tolerance: float,
 ) -> Solutions:
-    low, high = bounds(form, data)
-    basis = np.eye(form.n_params) if restriction is None else restriction.basis
+    allowed = Restriction.none(problems.form) if restriction is None else restriction
     if restriction is not None:
-        fit = np.linalg.lstsq(basis.T, (theta - restriction.offset).T, rcond=None)[0]
-        theta = restriction.offset + fit.T @ basis
-    linear = basis[(basis[:, 3:] == 0).all(axis=1)]
-    theta = np.clip(theta, low, high)
-    value, gradient, hessian = derivatives(
-        form, data, theta, weights, delta, targets=targets, penalty=penalty
-    )
-    mass = np.maximum(np.broadcast_to(weights, (len(theta), data.size)).sum(axis=1), 1e-300)
+        basis = restriction.basis
+        inside = np.linalg.lstsq(basis.T, (theta - restriction.offset).T, rcond=None)[0]
+        theta = restriction.offset + inside.T @ basis
+    point = problems.at(theta)
     result = Solutions(
-        theta=theta.copy(),
-        objective=value.copy(),
+        theta=point.theta.copy(),
+        objective=point.value.copy(),
         gradient=np.zeros(len(theta)),
         converged=np.zeros(len(theta), dtype=bool),
     )
     alive = np.arange(len(theta))
-    damping = np.full(len(theta), 1e-6)
-    state = (theta, value, gradient, hessian)
-    scale = _scale(value, mass, delta)
+    damping = np.full(len(theta), _DAMPING)
     for step in range(max_steps + 1):
-        theta, value, gradient, hessian = state
-        free_gradient, direction, decrement = _direction(
-            gradient, hessian, damping, basis, theta, low, high
-        )
+        scale = problems.scale(point.value)
+        free_gradient, direction, decrement = _direction(problems, point, allowed.basis, damping)
         done = decrement <= tolerance * np.maximum(scale, 1e-300)
-        stuck = damping > _DAMPING_MAX
-        leave = done | stuck | (step == max_steps)
+        leave = done | (damping > _DAMPING_MAX) | (step == max_steps)
         if leave.any():
             at = alive[leave]
-            result.theta[at] = theta[leave]
-            result.objective[at] = value[leave]
+            result.theta[at] = point.theta[leave]
+            result.objective[at] = point.value[leave]
             result.gradient[at] = np.abs(free_gradient[leave]).max(axis=1) / scale[leave]
             # At the limit of rounding a step can no longer lower the objective: that is a minimum
             # when the decrement is already at the rounding error of the objective itself.
@@ -314,103 +332,44 @@ def _newton(
             keep = ~leave
             if not keep.any():
                 break
-            alive, damping, scale, mass = alive[keep], damping[keep], scale[keep], mass[keep]
-            theta, value, gradient, hessian = (s[keep] for s in (theta, value, gradient, hessian))
-            direction = direction[keep]
-            weights = weights if len(weights) == 1 else weights[keep]
-            targets = targets if len(targets) == 1 else targets[keep]
-            penalty = None if penalty is None else penalty.rows(keep)
-        trial = np.clip(theta + direction, low, high)
-        new = (
-            trial,
-            *derivatives(form, data, trial, weights, delta, targets=targets, penalty=penalty),
-        )
-        better = new[1] < value
+            alive, damping, direction = alive[keep], damping[keep], direction[keep]
+            problems, point = problems.rows(keep), point.rows(keep)
+        new = problems.at(point.theta + direction)
         # A step to where a law overflows is only rejected.
-        lost = np.flatnonzero(~better & np.isfinite(new[3]).all(axis=(1, 2)))
+        lost = np.flatnonzero(
+            ~(new.value < point.value) & np.isfinite(new.hessian).all(axis=(1, 2))
+        )
         if len(lost):
-            again = _back_to_the_floor(
-                form,
-                data,
-                tuple(part[lost] for part in new),
-                weights if len(weights) == 1 else weights[lost],
-                targets if len(targets) == 1 else targets[lost],
-                delta,
-                linear,
-                None if penalty is None else penalty.rows(lost),
-            )
-            for whole, part in zip(new, again, strict=True):
-                whole[lost] = part
-            better = new[1] < value
-        state = tuple(
-            np.where(better.reshape((-1,) + (1,) * (o.ndim - 1)), a, o)
-            for a, o in zip(new, (theta, value, gradient, hessian), strict=True)
-        )  # type: ignore[assignment]
+            back = _back_to_the_floor(problems.rows(lost), new.rows(lost), allowed.basis)
+            new = new.replaced(lost, back)
+        better = new.value < point.value
+        point = point.replaced(better, new.rows(better))
         damping = np.where(better, np.maximum(damping * 0.1, 1e-14), damping * 10.0)
-        scale = _scale(state[1], mass, delta)
     return result
 
 
-def _back_to_the_floor(
-    form: LawForm,
-    data: Data,
-    at: tuple[FloatArray, ...],
-    weights: FloatArray,
-    targets: FloatArray,
-    delta: float,
-    linear: FloatArray,
-    penalty: Penalty | None,
-) -> tuple[FloatArray, ...]:
+def _back_to_the_floor(problems: _Problems, point: _Point, basis: FloatArray) -> _Point:
     """Steps that raised the objective, with A, B and E moved to where the new exponents want them.
 
     The floor of a valley along the exponents is curved in ln A, ln B and ln E, so a straight step
     leaves it; for given exponents the law is linear in A, B, E, and one Newton step returns.
-
-    Args:
-        form: the law.
-        data: the points.
-        at: theta, objective, gradient and Hessian after the steps.
-        weights: shape (K, m) or (1, m).
-        targets: shape (K, m) or (1, m).
-        delta: Huber width.
-        linear: rows of the basis that move none of the exponents, shape (r, p).
-        penalty: of these problems.
-
-    Returns:
-        The same four after the return.
     """
-    theta, _, gradient, hessian = at
-    low, high = bounds(form, data)
-    still = np.full(len(theta), 1e-6)
-    _, direction, _ = _direction(gradient, hessian, still, linear, theta, low, high)
-    theta = np.clip(theta + direction, low, high)
-    return (
-        theta,
-        *derivatives(form, data, theta, weights, delta, targets=targets, penalty=penalty),
-    )
-
-
-def _scale(value: FloatArray, mass: FloatArray, delta: float) -> FloatArray:
-    """Natural unit of the objective: a squared residual (mean, floored by rounding), per fit."""
-    mean = np.maximum(2.0 * value / mass, 1e-24)
-    return np.minimum(mean, delta * delta) if np.isfinite(delta) else mean
+    linear = basis[(basis[:, _EXPONENTS] == 0).all(axis=1)]
+    _, direction, _ = _direction(problems, point, linear, np.full(len(point.theta), _DAMPING))
+    return problems.at(point.theta + direction)
 
 
 def _direction(
-    gradient: FloatArray,
-    hessian: FloatArray,
-    damping: FloatArray,
-    basis: FloatArray,
-    theta: FloatArray,
-    low: FloatArray,
-    high: FloatArray,
+    problems: _Problems, point: _Point, basis: FloatArray, damping: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Projected gradient (K, q), step (K, p) and Newton decrement (K,)."""
+    """Projected gradient (K, q), step (K, p) and Newton decrement (K,) in the span of a basis."""
+    low, high = bounds(problems.form, problems.data)
+    theta, gradient = point.theta, point.gradient
     free = ~(((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0)))
     # A parameter held at its limit stops every direction that moves it.
     held = (~free).astype(np.float64) @ (np.abs(basis).T > 0) > 0
     g = np.where(held, 0.0, gradient @ basis.T)
-    h = basis @ hessian @ basis.T
+    h = basis @ point.hessian @ basis.T
     mask = (~held).astype(np.float64)
     h = h * mask[:, :, None] * mask[:, None, :]
     diagonal = np.sqrt(np.abs(np.einsum("kii->ki", h)))

@@ -78,7 +78,7 @@ def profile_ratio(
     steps = np.concatenate([np.geomspace(first, _REACH, points)])
     rho = centre + np.concatenate([-steps[::-1], [0.0], steps])
     objective = _profile_objective(fit, rho, flops, cost, fit.theta)
-    level = float(fit.data.y.mean())
+    level = fit.data.level
     if fit.theta[LOG_FLOOR] < level + _LITTLE:
         # In ln E a vanishing E is a place that no step leaves.
         raised = fit.theta.copy()
@@ -148,7 +148,7 @@ def _profile_objective(
                 break
         trial = phi + np.clip(step, -0.5, 0.5)
         trial[:, 2:4] = np.clip(trial[:, 2:4], 0.01, 3.0)
-        trial[:, 1] = np.clip(trial[:, 1], fit.data.y.mean() - 10.0, fit.data.y.mean() + 0.7)
+        trial[:, 1] = np.clip(trial[:, 1], fit.data.level - 10.0, fit.data.level + 0.7)
         new = _evaluate(fit, trial, held)
         better = new[0] < value
         phi = np.where(better[:, None], trial, phi)

@@ -50,7 +50,7 @@ def projected_starts(data: Data, weights: FloatArray, *, count: int = _STARTS) -
     solution, score = _nnls3(gram.reshape(-1, 3, 3), right.reshape(-1, 3))
     score = score.reshape(size, size)
     order = _grid_minima(score, count)
-    floor = np.exp(data.y.mean()) * np.array([1e-3, 1e-4, 1e-4])
+    floor = np.exp(data.level) * np.array([1e-3, 1e-4, 1e-4])
     starts = []
     for i, j in order:
         E, A, B = np.maximum(solution[i * size + j], floor)
