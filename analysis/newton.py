@@ -9,8 +9,9 @@ for every problem at once. The exact Hessian is assembled from the law's channel
 a few matrix products (problems, points) x (points, 3), so thousands of bootstrap refits of one
 table cost about as much as one product each. A Newton step uses |eigenvalue| of the scaled
 Hessian plus a damping per problem (it then descends where the Hessian is indefinite, which a
-small delta makes common); a problem that has converged leaves the batch. A small delta is reached
-through larger ones: started directly at 1e-3, a fit stays near its start.
+small delta makes common); a step that leaves a curved valley is first brought back to its floor; a
+problem that has converged leaves the batch. A small delta is reached through larger ones: started
+directly at 1e-3, a fit stays near its start.
 """
 
 from __future__ import annotations
