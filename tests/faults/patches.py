@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +192,12 @@ def power(sweep_dir: str, disk: str) -> None:
     root, copy, fsync = Path(sweep_dir), Path(disk), os.fsync
     flushed: dict[int, bytes] = {}
 
+    def keep(there: Path, content: bytes) -> None:
+        # At once: the kill that stands for the cut must not find the copy half written.
+        draft = Path(f"{copy}.{threading.get_ident()}")
+        draft.write_bytes(content)
+        draft.replace(there)
+
     def watching(descriptor: int) -> None:
         fsync(descriptor)
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -203,11 +210,11 @@ def power(sweep_dir: str, disk: str) -> None:
             for gone in {item.name for item in there.iterdir() if item.is_file()} - set(names):
                 (there / gone).unlink()
             for name, item in names.items():
-                (there / name).write_bytes(flushed.get(item.stat().st_ino, b""))
+                keep(there / name, flushed.get(item.stat().st_ino, b""))
             return
         flushed[os.fstat(descriptor).st_ino] = path.read_bytes() if path.exists() else b""
         if there.exists():
-            there.write_bytes(flushed[os.fstat(descriptor).st_ino])
+            keep(there, flushed[os.fstat(descriptor).st_ino])
 
     os.fsync = watching  # type: ignore[assignment]
 
