@@ -25,10 +25,14 @@ from analysis.laws import FloatArray, LawForm, linear_forms
 
 DELTA_STEPS = (1.0, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 """Huber widths on the way to a small one."""
+_STRETCH = 20_000
+"""Points whose derivatives are summed at a time."""
 _CHUNK_CELLS = 40_000
 """Problems are solved in blocks of about this many (problem, point) cells, to stay in cache."""
 _DAMPING, _DAMPING_MAX = 1e-6, 1e12
 """First and last, on the curvature of the scaled Hessian."""
+_ROUNDING = 1e-7
+"""Newton decrement, in units of the objective's scale, that rounding alone can leave."""
 _EXPONENTS = slice(3, None)
 """Places of the exponents in theta."""
 LOG_FLOOR = 2
@@ -60,6 +64,17 @@ class Data:
     def level(self) -> float:
         """Mean of ln L."""
         return float(np.mean(self.y))
+
+    @cached_property
+    def stretches(self) -> tuple[tuple[slice, Data], ...]:
+        """The points in stretches short enough for the cache, with their places."""
+        if self.size <= _STRETCH:
+            return ((slice(None), self),)
+        places = [slice(first, first + _STRETCH) for first in range(0, self.size, _STRETCH)]
+        return tuple(
+            (at, Data(n=self.n[at], d=self.d[at], y=self.y[at], centre=self.centre))
+            for at in places
+        )
 
     @cached_property
     def levers(self) -> tuple[tuple[list[int], FloatArray], ...]:
@@ -260,10 +275,14 @@ class _Problems:
             ),
         )
 
+    @cached_property
+    def mass(self) -> FloatArray:
+        """Sum of weights, shape (K,) or (1,)."""
+        return np.maximum(self.weights.sum(axis=1), 1e-300)
+
     def scale(self, value: FloatArray) -> FloatArray:
         """Natural unit of the objectives: a squared residual (mean, floored by rounding), (K,)."""
-        mass = np.broadcast_to(self.weights, (len(value), self.data.size)).sum(axis=1)
-        mean = np.maximum(2.0 * value / np.maximum(mass, 1e-300), 1e-24)
+        mean = np.maximum(2.0 * value / self.mass, 1e-24)
         return np.minimum(mean, self.delta**2) if np.isfinite(self.delta) else mean
 
 
@@ -329,16 +348,19 @@ def _newton(
             result.gradient[at] = np.abs(free_gradient[leave]).max(axis=1) / scale[leave]
             # At the limit of rounding a step can no longer lower the objective: that is a minimum
             # when the decrement is already at the rounding error of the objective itself.
-            result.converged[at] = (done | (decrement <= 1e-7 * scale))[leave]
+            result.converged[at] = (done | (decrement <= _ROUNDING * scale))[leave]
             keep = ~leave
             if not keep.any():
                 break
             alive, damping, direction = alive[keep], damping[keep], direction[keep]
+            decrement, scale = decrement[keep], scale[keep]
             problems, point = problems.rows(keep), point.rows(keep)
         new = problems.at(point.theta + direction)
-        # A step to where a law overflows is only rejected.
+        # A step to where a law overflows, or that promised no more than rounding, is only rejected.
         lost = np.flatnonzero(
-            ~(new.value < point.value) & np.isfinite(new.hessian).all(axis=(1, 2))
+            ~(new.value < point.value)
+            & (decrement > _ROUNDING * scale)
+            & np.isfinite(new.hessian).all(axis=(1, 2))
         )
         if len(lost):
             back = _back_to_the_floor(problems.rows(lost), new.rows(lost), allowed.basis)
@@ -406,9 +428,30 @@ def derivatives(
         targets: ln L in place of the data's, shape (K, m) or (1, m); None = the data's.
         penalty: quadratic in theta that is added.
     """
-    n, d = data.n, data.d
-    law = form.channels(*linear_forms(theta, n, d))
-    residual = law.value - (data.y if targets is None else targets)
+    y = data.y[None] if targets is None else targets
+    count, p = len(theta), form.n_params
+    value, gradient, hessian = np.zeros(count), np.zeros((count, p)), np.zeros((count, p, p))
+    for rows, part in data.stretches:
+        sums = _sums(form, part, theta, weights[:, rows], y[:, rows], delta)
+        value, gradient, hessian = value + sums[0], gradient + sums[1], hessian + sums[2]
+    if penalty is not None:
+        value = value + penalty.value(theta)
+        gradient = gradient + penalty.slope(theta)
+        hessian[:, np.arange(p), np.arange(p)] += penalty.weight
+    return value, gradient, hessian
+
+
+def _sums(
+    form: LawForm,
+    data: Data,
+    theta: FloatArray,
+    weights: FloatArray,
+    targets: FloatArray,
+    delta: float,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Objective, gradient and Hessian of a stretch of the points, without penalty."""
+    law = form.channels(*linear_forms(theta, data.n, data.d))
+    residual = law.value - targets
     if np.isinf(delta):
         inside = np.broadcast_to(weights, residual.shape)
         pull = weights * residual
@@ -433,8 +476,4 @@ def derivatives(
             block = bend @ products
             hessian[:, rows, columns] = block
             hessian[:, columns, rows] = block
-    if penalty is not None:
-        value = value + penalty.value(theta)
-        gradient += penalty.slope(theta)
-        hessian[:, np.arange(p), np.arange(p)] += penalty.weight
     return value, gradient, hessian

@@ -2,9 +2,9 @@
 
 The diary's figure is the training loss of the last step, one batch, which scatters by one to three
 per cent from step to step; kinds of CPUs round differently, so it is sought to a per cent in the
-last twenty, whose mean may lie two per cent above. Seeds differ: the spread over them, and where the diary's single run lies in it, is in
-`sweeps/diaries/README.md`; the seed of each file is one that does not stall. About a minute and a
-half of one core together.
+last twenty, whose mean may lie two per cent above. Seeds differ: the spread over them, and where
+the diary's single run lies in it, is in `sweeps/diaries/README.md`; the seed of each file is one
+that does not stall. About a minute and a half of one core together.
 """
 
 from __future__ import annotations
