@@ -397,7 +397,8 @@ def _direction(
     h = h * mask[:, :, None] * mask[:, None, :]
     diagonal = np.sqrt(np.abs(np.einsum("kii->ki", h)))
     top = diagonal.max(axis=1, keepdims=True)
-    size = np.where(held, 1.0, np.maximum(diagonal, 1e-9 * np.maximum(top, 1e-140)))
+    # Without any curvature there is no unit to measure in, and a tiny one would overflow.
+    size = np.where(held | (top < 1e-100), 1.0, np.maximum(diagonal, 1e-9 * top))
     scaled = h / (size[:, :, None] * size[:, None, :])
     values, vectors = np.linalg.eigh(scaled)
     curvature = np.maximum(np.abs(values), 1e-14) + damping[:, None]
