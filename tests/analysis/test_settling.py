@@ -120,5 +120,6 @@ def test_a_start_without_any_curvature_is_no_overflow():
     data = centred(*sixteen_runs(**ORDINARY))
     level = data.level
     start = np.array([[level - 60, level - 60, level + 0.7, 0.3, 0.3]])
-    found = minimise(CHINCHILLA, data, start, delta=1e-3, continuation=False)
+    heavy = np.full(16, 1e6)
+    found = minimise(CHINCHILLA, data, start, weights=heavy, delta=1e-3, continuation=False)
     assert np.isfinite(found.objective).all()
