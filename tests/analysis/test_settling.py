@@ -114,12 +114,3 @@ def test_the_profile_of_a_ratio_follows_the_valley_to_its_floor():
     near = least < 1
     assert near.sum() > 10
     assert (profile.excess[near] <= 1.03 * np.maximum(least[near], 0) + 0.003).all()
-
-
-def test_a_start_without_any_curvature_is_no_overflow():
-    data = centred(*sixteen_runs(**ORDINARY))
-    level = data.level
-    start = np.array([[level - 60, level - 60, level + 0.7, 0.3, 0.3]])
-    heavy = np.full(16, 1e6)
-    found = minimise(CHINCHILLA, data, start, weights=heavy, delta=1e-3, continuation=False)
-    assert np.isfinite(found.objective).all()
