@@ -157,6 +157,8 @@ class TrialState:
     """Where it stands."""
     attempts: int = 0
     """Attempts started."""
+    started_at: float = 0.0
+    """When its first attempt started, Unix seconds; 0 where none was."""
     losses_of_workers: int = 0
     """Attempts whose worker died."""
     result: RunResult | None = None
@@ -308,7 +310,12 @@ def _apply(state: SweepState, event: Event) -> SweepState:
         case EventKind.TRIAL_STARTED:
             trial = state.trials[data["trial_id"]]
             return _with(
-                state, trial, status=TrialStatus.RUNNING, attempts=trial.attempts + 1, reason=""
+                state,
+                trial,
+                status=TrialStatus.RUNNING,
+                attempts=trial.attempts + 1,
+                started_at=trial.started_at if trial.attempts else event.time,
+                reason="",
             )
         case EventKind.TRIAL_FINISHED | EventKind.TRIAL_CACHED:
             trial = state.trials[data["trial_id"]]

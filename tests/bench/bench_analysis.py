@@ -308,6 +308,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="run peer and baseline whole")
     options = parser.parse_args()
     data = points(options.table)
+    # Said first: the figures of a table that is not there are those of another one.
+    published = options.table is not None and options.table.exists()
+    print(f"on {len(data[0])} points, {options.table.name if published else 'synthetic'}")
     fit, rows, targets = certified(data)
     fit_s = rows[0].seconds
     for part in (

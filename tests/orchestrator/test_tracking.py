@@ -111,6 +111,28 @@ def test_a_report_that_is_not_there_leaves_the_runs_and_the_answer(swept: Settin
     assert client.list_artifacts(projection.parent_id, "report") == []
 
 
+def test_a_run_lasts_from_its_first_attempt_to_its_last_metric(swept: Setting) -> None:
+    state = read_state(swept.sweep_dir)
+    lasting = dict(zip(state.trials, (30.0, 5.0, 0.0), strict=True))
+    continued, _, silent = state.trials
+    for trial_id, seconds in lasting.items():
+        path = swept.sweep_dir / "trials" / trial_id / "metrics.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines[-1:] if trial_id == continued else lines:
+            # The first steps of a trial that continues another are of long before it.
+            line["time"] = state.trials[trial_id].started_at + seconds
+        path.write_text("".join(json.dumps(li) + "\n" for li in lines if trial_id != silent))
+    projection = project(swept)
+    for trial_id, seconds in lasting.items():
+        [run] = projection.store.client.search_runs(
+            [projection.experiment_id], f"tags.`sweep.trial_id` = '{trial_id}'"
+        )
+        started = state.trials[trial_id].started_at
+        assert started > state.opened_at
+        assert run.info.start_time == int(started * 1000)
+        assert run.info.end_time == int((started + seconds) * 1000)
+
+
 def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
     for _ in range(3):
         projection = project(swept)
