@@ -27,7 +27,7 @@ def surface_text(fit: SurfaceFit) -> str:
         f"ln E {errors['e']:.2g}",
         f"  N_opt grows as C^{law.exponent_N:.3f}; under C = 6 N D",
         f"  {fit.data.size} runs, objective {fit.objective:.8g} "
-        f"(Huber width {fit.huber_delta:.3g} in ln L), residuals {fit.noise_sd:.2%}",
+        f"({objective_words(fit.huber_delta)}), residuals {fit.noise_sd:.2%}",
         f"  global minimum: {fit.certificate.agreeing} of {fit.certificate.starts} starts agree, "
         f"gradient {fit.certificate.gradient:.1g}",
     ]
@@ -39,6 +39,17 @@ def surface_text(fit: SurfaceFit) -> str:
     if not all(math.isfinite(errors[name]) for name in ("alpha", "beta")):
         lines.append("  no standard errors: the runs do not determine the exponents")
     return "\n".join(lines)
+
+
+def objective_words(huber_delta: float | None) -> str:
+    """What is minimised: objectives of different widths are not to be compared.
+
+    Args:
+        huber_delta: width in ln L; infinity, or None as in a record, is least squares.
+    """
+    if huber_delta is None or math.isinf(huber_delta):
+        return "least squares in ln L"
+    return f"Huber width {huber_delta:.3g} in ln L"
 
 
 def surface_errors(fit: SurfaceFit) -> dict[str, float]:

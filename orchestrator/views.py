@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.numerals import spell, spell_range
+from analysis.surface_words import objective_words
 from orchestrator.plan import Plan
 from orchestrator.state import SweepState, TrialStatus
 from orchestrator.throughput import Throughput
@@ -235,7 +236,8 @@ def print_fit(console: Console, fit: Mapping[str, Any]) -> None:
         }
         if "E" in law["interval"]:
             numbers["E"] += f" {spell_range(law['interval']['E'])}"
-        line = f"  {name}: {', '.join(numbers.values())}; objective {law['objective']:.8g}"
+        objective = f"{law['objective']:.8g} ({objective_words(law['huber_delta'])})"
+        line = f"  {name}: {', '.join(numbers.values())}; objective {objective}"
         console.print(escape(line), soft_wrap=True)
     for level in fit["isoflop"]:
         if level["accepted"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,11 @@ def test_a_fitted_surface_prints_its_law_and_how_sure_it_is(surface):
     assert "28 runs, objective" in text
     assert "standard errors: alpha" in text
     assert "NOT IDENTIFIED" not in text
+
+
+def test_a_fitted_surface_says_what_was_minimised(surface):
+    assert "(least squares in ln L)" in str(replace(surface, huber_delta=np.inf))
+    assert "(Huber width 0.001 in ln L)" in str(replace(surface, huber_delta=1e-3))
 
 
 def test_a_surface_that_the_runs_do_not_determine_says_so(besiroglu):

@@ -239,3 +239,12 @@ def test_a_fit_prints_how_sure_each_floor_is_or_that_it_is_only_bounded(table: P
     fit["laws"]["tied"]["interval"]["E"] = [0.0, high]
     assert f" (at most {high:.4g}), A " in printed(fit)
     assert f"pinned: E {fit['laws']['pinned']['E']:.5g}, A " in printed(fit)
+
+
+def test_every_objective_is_printed_with_what_was_minimised(table: Path) -> None:
+    fit = fit_any_table(table, **options())
+    found = f"{fit['laws']['tied']['objective']:.8g}"
+    fit["laws"]["tied"]["huber_delta"] = 1e-3
+    assert f"; objective {found} (Huber width 0.001 in ln L)\n" in printed(fit)
+    fit["laws"]["tied"]["huber_delta"] = None  # infinity, in JSON
+    assert f"; objective {found} (least squares in ln L)\n" in printed(fit)
