@@ -9,9 +9,9 @@ for every problem at once. The exact Hessian is assembled from the law's channel
 a few matrix products (problems, points) x (points, 3), so thousands of bootstrap refits of one
 table cost about as much as one product each. A Newton step uses |eigenvalue| of the scaled
 Hessian plus a damping per problem (it then descends where the Hessian is indefinite, which a
-small delta makes common); a step that leaves a curved valley is first brought back to its floor; a
-problem that has converged leaves the batch. A small delta is reached through larger ones: started
-directly at 1e-3, a fit stays near its start.
+small delta makes common); a step that leaves a curved valley is first brought back to its floor by
+a second one; a problem that has converged leaves the batch. A small delta is reached through larger
+ones: started directly at 1e-3, a fit stays near its start.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ _DAMPING, _DAMPING_MAX = 1e-6, 1e12
 """First and last, on the curvature of the scaled Hessian."""
 _ROUNDING = 1e-7
 """Newton decrement, in units of the objective's scale, that rounding alone can leave."""
-_EXPONENTS = slice(3, None)
-"""Places of the exponents in theta."""
 LOG_FLOOR = 2
 """Place of ln E in theta."""
 LEAST_EXPONENT = 0.005
@@ -372,13 +370,12 @@ def _newton(
 
 
 def _back_to_the_floor(problems: _Problems, point: _Point, basis: FloatArray) -> _Point:
-    """Steps that raised the objective, with A, B and E moved to where the new exponents want them.
+    """Steps that raised the objective, each with a second one from where it led.
 
-    The floor of a valley along the exponents is curved in ln A, ln B and ln E, so a straight step
-    leaves it; for given exponents the law is linear in A, B, E, and one Newton step returns.
+    The floor of a valley is curved in the logs of A, B and E and the exponents, so a straight step
+    along it ends on its wall; the next Newton step leads down again, further along the floor.
     """
-    linear = basis[(basis[:, _EXPONENTS] == 0).all(axis=1)]
-    _, direction, _ = _direction(problems, point, linear, np.full(len(point.theta), _DAMPING))
+    _, direction, _ = _direction(problems, point, basis, np.full(len(point.theta), _DAMPING))
     return problems.at(point.theta + direction)
 
 

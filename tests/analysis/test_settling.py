@@ -70,9 +70,8 @@ def test_an_irreducible_loss_that_the_runs_do_not_show_ends_at_its_limit_from_ev
 def test_settling_raises_no_objective_and_moves_nothing_that_had_converged():
     data = centred(*sixteen_runs(**ORDINARY, noise=0.01, seed=2))
     ones = np.ones(16)
-    first = minimise(
-        CHINCHILLA, data, seeds(CHINCHILLA, data, ones, ()), weights=ones, delta=np.inf
-    )
+    starts = seeds(CHINCHILLA, data, ones, ())
+    first = minimise(CHINCHILLA, data, starts, weights=ones, delta=np.inf, max_steps=12)
     assert 0 < first.converged.sum() < len(first.converged)
     settled = settle(CHINCHILLA, data, first, weights=ones, delta=np.inf)
     assert settled.converged.all()
