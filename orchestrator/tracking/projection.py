@@ -180,7 +180,7 @@ class Projection:
             "sweep.level": str(trial.level),
             "sweep.purpose": trial.purpose.value,
         }
-        run = self.store.find_or_create(query, tags, start_ms=_started_ms(state, trial))
+        run = self.store.find_or_create(query, tags, start_ms=self._started_ms(state, trial))
         run_id = str(run.info.run_id)
         # The data set is logged last: where it is missing, so may be what comes before it.
         if run.inputs is None or not run.inputs.dataset_inputs:
@@ -253,8 +253,15 @@ class Projection:
         places = [2 * item.step for item in history] + [2 * item.step + 1 for item in evaluated]
         return max(places, default=-1)
 
+    def _started_ms(self, state: SweepState, trial: TrialState) -> int:
+        if trial.started_at:
+            return int(trial.started_at * 1000)
+        # Another sweep has trained it.
+        first = next(metric_lines(self._sweep_dir, trial.trial_id), None)
+        return int((first["time"] if first else state.opened_at) * 1000)
+
     def _last_ms(self, state: SweepState, trial: TrialState) -> int:
-        started = _started_ms(state, trial)
+        started = self._started_ms(state, trial)
         last = last_metrics(self._sweep_dir, trial.trial_id)
         # What it continues from another trial was trained before it started.
         return max(started, int(last["time"] * 1000)) if last else started
@@ -267,10 +274,6 @@ class _Child:
 
     def __init__(self, run_id: str, *, step: int, closed: bool) -> None:
         self.run_id, self.step, self.closed = run_id, step, closed
-
-
-def _started_ms(state: SweepState, trial: TrialState) -> int:
-    return int((trial.started_at or state.opened_at) * 1000)
 
 
 def _summary(state: SweepState) -> dict[str, float]:

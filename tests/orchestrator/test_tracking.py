@@ -133,6 +133,23 @@ def test_a_run_lasts_from_its_first_attempt_to_its_last_metric(swept: Setting) -
         assert run.info.end_time == int((started + seconds) * 1000)
 
 
+def test_a_run_that_another_sweep_has_trained_lasts_as_it_did_there(swept: Setting) -> None:
+    state = read_state(swept.sweep_dir)
+    first = next(iter(state.trials.values()))
+    taken = replace(first, attempts=0, started_at=0.0, cached_from="another")
+    projection = Projection(
+        uri=f"sqlite:///{swept.outputs / 'mlflow.db'}",
+        experiment="e",
+        artifacts=swept.outputs / "mlartifacts",
+        sweep_dir=swept.sweep_dir,
+    )
+    projection.sync(replace(state, trials={**state.trials, taken.trial_id: taken}))
+    [run] = projection.store.client.search_runs(
+        [projection.experiment_id], f"tags.`sweep.trial_id` = '{taken.trial_id}'"
+    )
+    assert (run.info.start_time, run.info.end_time) == (1_001_000, 1_004_000)
+
+
 def test_projecting_again_and_again_adds_nothing(swept: Setting) -> None:
     for _ in range(3):
         projection = project(swept)
