@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ budget: {{flops: 1e11}}
 data: {{corpus: corpus.txt, validation_tokens: 4096}}
 model: {{context: 32, family: gpt}}
 training: {{batch_tokens: 128, min_steps: 40, learning_rate: 0.01}}
-design: {{levels: [3e9, 9e9], sizes: 3, span: 2, tokens_per_parameter: 30}}
+design: {{levels: [1.5e9, 4.5e9], sizes: 3, span: 2, tokens_per_parameter: 30}}
 run: {{executor: {executor}, checkpoint_every: 0.2s}}
 checks: {{diagnose: {diagnose}}}
 """
@@ -46,14 +47,34 @@ WORDS = [
 ]
 
 
+@dataclass(frozen=True)
+class Calm:
+    """What an undisturbed sweep of the budget ends with."""
+
+    reply: dict[str, Any]
+    table: list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """The sweep undisturbed, one trial after the other in its own process; trained once."""
+    folder = with_corpus(tmp_path_factory.mktemp("calm"))
+    reply = finish(sweep(folder, "run", "budget.yaml", "-y", "--json", "--outputs", "calm"))
+    return Calm(reply=reply, table=table(folder, "calm"))
+
+
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """A folder with a corpus; the names in it are relative, as a person would write them."""
+    """A folder with the corpus."""
+    return with_corpus(tmp_path)
+
+
+def with_corpus(folder: Path) -> Path:
+    """The folder with a corpus; the names in it are relative, as a person would write them."""
     text = " ".join(WORDS[(i * i + i // 7) % len(WORDS)] for i in range(60_000))
-    (tmp_path / "corpus.txt").write_text(
-        "\n".join(text[i : i + 400] for i in range(0, len(text), 400))
-    )
-    return tmp_path
+    lines = (text[i : i + 400] for i in range(0, len(text), 400))
+    (folder / "corpus.txt").write_text("\n".join(lines))
+    return folder
 
 
 def sweep(
@@ -104,10 +125,11 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def test_a_sweep_killed_twice_ends_with_the_table_of_an_undisturbed_one(workplace: Path) -> None:
+def test_a_sweep_killed_twice_ends_with_the_table_of_an_undisturbed_one(
+    workplace: Path, calm: Calm
+) -> None:
     arguments = ("run", "budget.yaml", "-y", "--json", "--outputs")
-    undisturbed = finish(sweep(workplace, *arguments, "calm"))
-    count_of_trials = undisturbed["trials"]["completed"]
+    count_of_trials = calm.reply["trials"]["completed"]
     assert count_of_trials >= 5
     trials = workplace / "hurt" / "tiny" / "trials"
     for pattern, count in (("*/metrics.jsonl", 1), ("*/result.json", 3)):
@@ -116,8 +138,8 @@ def test_a_sweep_killed_twice_ends_with_the_table_of_an_undisturbed_one(workplac
         assert process.poll() is None, "the sweep ended before it could be killed"
         kill_group(process)
     resumed = finish(sweep(workplace, *arguments, "hurt"))
-    assert resumed["trials"] == undisturbed["trials"]
-    assert table(workplace, "hurt") == table(workplace, "calm")
+    assert resumed["trials"] == calm.reply["trials"]
+    assert table(workplace, "hurt") == calm.table
     runs = children(workplace, "hurt")
     assert len(runs) == count_of_trials
     assert len({run.data.tags["sweep.trial_id"] for run in runs}) == count_of_trials
@@ -125,24 +147,24 @@ def test_a_sweep_killed_twice_ends_with_the_table_of_an_undisturbed_one(workplac
 
 
 def test_ray_workers_give_the_table_that_this_process_gives_and_survive_a_killed_driver(
-    workplace: Path,
+    workplace: Path, calm: Calm
 ) -> None:
-    inline = finish(sweep(workplace, "run", "budget.yaml", "-y", "--json", "--outputs", "inline"))
     arguments = ("run", "budget.yaml", "-y", "--json", "--outputs", "ray")
     process = sweep(workplace, *arguments, executor="ray")
     wait_for(workplace / "ray" / "tiny" / "trials", "*/result.json", process, 2)
     kill_group(process)
     process = sweep(workplace, *arguments, executor="ray")
     out, err = process.communicate(timeout=240)
-    assert process.returncode == {"complete": 0, "finished_with_failures": 1}[inline["status"]], err
+    code = {"complete": 0, "finished_with_failures": 1}[calm.reply["status"]]
+    assert process.returncode == code, err
     reply = json.loads(out)
     assert reply["schema"] == "sweep.run/1"
-    assert reply["fit"] == inline["fit"]
+    assert reply["fit"] == calm.reply["fit"]
     assert 0 < reply["charged_flops"] <= reply["budget_flops"]
     assert Path(reply["report"]).is_file()
     assert "ray" not in err.lower(), err
-    assert table(workplace, "ray") == table(workplace, "inline")
-    assert len(children(workplace, "ray")) == inline["trials"]["completed"]
+    assert table(workplace, "ray") == calm.table
+    assert len(children(workplace, "ray")) == calm.reply["trials"]["completed"]
 
 
 def test_ctrl_c_stops_a_real_sweep_with_its_code_and_the_next_run_finishes_it(
