@@ -29,6 +29,7 @@ from orchestrator.journal import read_state
 from orchestrator.machinery import best_trial
 from orchestrator.service import run_sweep
 from orchestrator.setting import Setting
+from orchestrator.state import SweepState
 from orchestrator.sweep_files import metric_lines
 from orchestrator.tracking.note import sweep_note
 from orchestrator.tracking.projection import Projection
@@ -88,15 +89,15 @@ def swept(
     return setting
 
 
-def project(setting: Setting, *, finish: bool = True) -> Any:
-    """Project with a fresh object, as a new process would; returns MLflow's client."""
+def project(setting: Setting, *, finish: bool = True, state: SweepState | None = None) -> Any:
+    """Project the journal's state, or another, with a fresh object, as a new process would."""
     projection = Projection(
         uri=f"sqlite:///{setting.outputs / 'mlflow.db'}",
         experiment="e",
         artifacts=setting.outputs / "mlartifacts",
         sweep_dir=setting.sweep_dir,
     )
-    state = read_state(setting.sweep_dir)
+    state = state or read_state(setting.sweep_dir)
     projection.sync(state)
     if finish:
         projection.finish(state, note="**weak**: because", report=setting.sweep_dir / "report")
@@ -137,13 +138,8 @@ def test_a_run_that_another_sweep_has_trained_lasts_as_it_did_there(swept: Setti
     state = read_state(swept.sweep_dir)
     first = next(iter(state.trials.values()))
     taken = replace(first, attempts=0, started_at=0.0, cached_from="another")
-    projection = Projection(
-        uri=f"sqlite:///{swept.outputs / 'mlflow.db'}",
-        experiment="e",
-        artifacts=swept.outputs / "mlartifacts",
-        sweep_dir=swept.sweep_dir,
-    )
-    projection.sync(replace(state, trials={**state.trials, taken.trial_id: taken}))
+    trials = {**state.trials, taken.trial_id: taken}
+    projection = project(swept, state=replace(state, trials=trials))
     [run] = projection.store.client.search_runs(
         [projection.experiment_id], f"tags.`sweep.trial_id` = '{taken.trial_id}'"
     )
